@@ -1,0 +1,78 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where work runs: any `concurrent.futures` executor, chosen by name."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from neptune_exporter.errors import MissingExtraError, TargetError, UsageError
+
+
+def default_workers() -> int:
+    """One worker per core, at most eight."""
+    return min(8, os.cpu_count() or 1)
+
+
+@contextmanager
+def open_executor(spec: str, workers: int) -> Iterator[Executor]:
+    """An executor for the length of a with block.
+
+    On an exception, Ctrl-C included, what has not started is cancelled and worker processes are ended:
+    a half-done run never looks complete, so nothing has to be waited for.
+
+    Args:
+        spec: `threads`, `processes` (spawned) or `dask:ADDRESS`.
+        workers: how many at once; a Dask cluster has its own number.
+
+    Raises:
+        UsageError: the spec is none of these.
+        MissingExtraError: Dask is not installed.
+        TargetError: no Dask scheduler answers there.
+    """
+    if workers < 1:
+        raise UsageError("--workers must be at least 1.")
+    if spec == "threads":
+        executor: Executor = ThreadPoolExecutor(workers)
+    elif spec == "processes":
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupt)
+    elif spec.startswith("dask:"):
+        executor = _dask_executor(spec.removeprefix("dask:"))
+    else:
+        raise UsageError(f"Unknown executor {spec!r}.", "Use threads, processes or dask:ADDRESS.")
+    try:
+        yield executor
+    except BaseException:
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        executor.shutdown(wait=True, cancel_futures=True)
+        raise
+    executor.shutdown(wait=True)
+
+
+def ignore_interrupt() -> None:
+    """Run first in a worker process: Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _dask_executor(address: str) -> Executor:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise MissingExtraError("dask", "distributed") from None
+    try:
+        client = Client(address, timeout=10)
+    except OSError as error:
+        raise TargetError(
+            f"No Dask scheduler answers at {address}: {error}.", "Start one with: dask scheduler"
+        ) from None
+    executor: Executor = client.get_executor()
+    return executor

@@ -1,0 +1,132 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of runs offers, and what it is given to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from neptune_exporter.errors import Problem
+from neptune_exporter.model import RunInfo
+from neptune_exporter.selection import Selection
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRun:
+    """A run as a source lists it.
+
+    Attributes:
+        info: the run's identity.
+        state: JSON: what tells later whether the source has changed (`Exporter.compare`).
+        as_of: the time of the last write that the source knows of; decides between two sources.
+        estimated_rows: about how many rows to expect, for progress; 0 if unknown.
+    """
+
+    info: RunInfo
+    state: Mapping[str, Any] = field(default_factory=dict)
+    as_of: datetime | None = None
+    estimated_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideValue:
+    """A value that the schema refuses: a step of 1e12, one finer than 1e-6, text with a lone surrogate.
+
+    Kept exactly, as JSON, beside the run.
+
+    Attributes:
+        attribute: the attribute path.
+        type: the attribute type.
+        reason: what the schema refuses about it.
+        value: the value as JSON can hold it exactly (a float as its `repr`, bytes as hex).
+        step: the step as exact decimal text, or None.
+        time: ISO 8601 in UTC, or None.
+    """
+
+    attribute: str
+    type: str
+    reason: str
+    value: Any
+    step: str | None = None
+    time: str | None = None
+
+
+class Files(Protocol):
+    """Takes the files of the run that is being exported."""
+
+    def add(self, attribute: str, name: str, chunks: Iterable[bytes], *, step: Decimal | None = None) -> str:
+        """Stores one file.
+
+        Args:
+            attribute: the attribute path.
+            name: a file name to take the extension from, "" if there is none. It may be hostile.
+            chunks: the content. Whatever it raises is raised again, and the file is gone.
+            step: the step, for a file series.
+
+        Returns:
+            What belongs into `file_value.path`.
+
+        Raises:
+            StagingError: the file cannot be written (a full disk, no permission).
+        """
+
+
+class Findings(Protocol):
+    """Takes what an exporter learns of a run beside its rows. Calls may come from several threads."""
+
+    def problem(self, problem: Problem) -> None:
+        """Something was refused or lost."""
+
+    def outside(self, value: OutsideValue) -> None:
+        """Something that the schema cannot hold: it is kept exactly, and reported as a problem."""
+
+    def empty(self, path: str, attribute_type: str) -> None:
+        """The attribute exists and has no values."""
+
+
+class Exporter(Protocol):
+    """A source of runs. All methods but `close` may be called from several threads.
+
+    Attributes:
+        name: the exporter's name, as in `--exporter`.
+        source: names this source in manifests (a server's address, the word offline); no secrets.
+    """
+
+    name: str
+    source: str
+
+    def projects(self, selection: Selection) -> Iterator[str]:
+        """The project ids that are selected and exist. Raises `SourceError` where that cannot be told."""
+
+    def runs(self, project_id: str, selection: Selection) -> Iterator[SourceRun]:
+        """The selected runs of a project, each once. Raises `SourceError` if the project cannot be listed."""
+
+    def batches(
+        self, run: SourceRun, selection: Selection, files: Files, findings: Findings
+    ) -> Iterator[pa.RecordBatch]:
+        """The selected attributes of a run, rows in any order, in batches of at most about 100,000 rows.
+
+        A failing attribute costs that attribute: it is reported to `findings` and its rows are not sent.
+
+        Raises:
+            AccessError: the source refuses our credentials.
+            SourceError: the run as a whole cannot be read.
+        """
+
+    def compare(self, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> Literal["same", "newer", "apart"]:
+        """How a recorded state of a run relates to the current one.
+
+        Returns:
+            `same` if nothing changed; `newer` if the source now has all it had, and more;
+            `apart` if what was exported then may hold something that the source no longer has.
+        """
+
+    def close(self) -> None:
+        """Lets go of connections and temporary files."""
