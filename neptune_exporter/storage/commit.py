@@ -1,0 +1,110 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The commit of a run: one file that says everything, then renames that anybody can finish.
+
+`<run>.next.json` holds the whole new manifest, the renames that make it true, and what to remove after. Once
+it is on disk the new generation is certain: every command that finds it does the rest first. Until then the
+old generation is untouched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neptune_exporter.errors import ClaimedError, DamagedDataError
+from neptune_exporter.storage import disk
+from neptune_exporter.storage.claims import Claim, living_holder
+from neptune_exporter.storage.manifest import MANIFESTS, Manifest, manifest_from, read_json
+
+PATIENCE_SECONDS = 10.0
+
+
+def next_path(folder: Path, run_stem: str) -> Path:
+    """Where a commit that has begun is written down."""
+    return folder / MANIFESTS / f"{run_stem}.next.json"
+
+
+def manifest_path(folder: Path, run_stem: str) -> Path:
+    """Where the manifest lies."""
+    return folder / MANIFESTS / f"{run_stem}.json"
+
+
+def claim_path(folder: Path, run_stem: str) -> Path:
+    """Where the claim lies."""
+    return folder / MANIFESTS / f"{run_stem}.claim"
+
+
+def commit(
+    folder: Path,
+    files: Path,
+    run_stem: str,
+    manifest: Manifest,
+    renames: Sequence[tuple[str, str]],
+    removals: Mapping[str, Sequence[str]],
+) -> None:
+    """Makes a new generation count. The caller holds the run's claim; everything new is on disk and synced.
+
+    Args:
+        folder: the project's data folder.
+        files: the project's files folder.
+        run_stem: the run's name on disk.
+        manifest: the new manifest.
+        renames: pairs of paths relative to `folder`, in the order in which they are to be done.
+        removals: what the old generation leaves: paths relative to `folder` under `data`, to `files` under `files`.
+    """
+    plan = {
+        "format": 1,
+        "manifest": manifest.to_json(),
+        "renames": [list(pair) for pair in renames],
+        "removals": {key: list(paths) for key, paths in removals.items()},
+    }
+    disk.write_json(next_path(folder, run_stem), plan)
+    _finish(folder, files, run_stem, plan)
+
+
+def roll_forward(folder: Path, files: Path, run_stem: str) -> None:
+    """Finishes a commit that was interrupted. Waits for a living command that is doing so itself.
+
+    Raises:
+        StagingError: the folder cannot be written.
+        DamagedDataError: the plan cannot be read.
+    """
+    path = next_path(folder, run_stem)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while path.exists():
+        try:
+            with Claim(claim_path(folder, run_stem), run_stem):
+                if path.exists():
+                    _finish(folder, files, run_stem, read_json(path))
+        except ClaimedError:
+            if living_holder(claim_path(folder, run_stem)) is not None and time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _finish(folder: Path, files: Path, run_stem: str, plan: Any) -> None:
+    """Does the renames that are left; every step may have been done before."""
+    path = next_path(folder, run_stem)
+    try:
+        manifest_from(plan["manifest"], path)
+        renames, removals = [(str(a), str(b)) for a, b in plan["renames"]], plan["removals"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedDataError(f"{path} is not a commit: {error}.", "Restore it from a backup.") from error
+    for source, target in renames:
+        if (folder / source).exists():
+            disk.replace(folder / source, folder / target)
+        elif not (folder / target).exists():
+            raise DamagedDataError(f"{folder / target} is missing.", "Export the run again with --overwrite.")
+    disk.sync_folder(folder)
+    disk.sync_folder(folder / MANIFESTS)
+    disk.write_json(manifest_path(folder, run_stem), plan["manifest"])
+    for name in removals.get("data", ()):
+        disk.remove(folder / name)
+    for name in removals.get("files", ()):
+        disk.remove(files / name)
+        disk.remove_empty_folder((files / name).parent)
+    disk.remove(path)
+    disk.sync_folder(folder / MANIFESTS)

@@ -1,0 +1,103 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every change that the staging area makes on disk, so that tests can break each of them.
+
+Nothing else in `storage` writes, renames or removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from neptune_exporter.errors import StagingError
+
+_HINTS = {
+    errno.ENOSPC: "The disk is full. Free some space and run the same command again: finished runs are kept.",
+    errno.EDQUOT: "The disk quota is used up. Free some space and run the same command again: finished runs are kept.",
+    errno.EACCES: "Check the permissions of the folder, or choose another with --data-path and --files-path.",
+    errno.EPERM: "Check the permissions of the folder, or choose another with --data-path and --files-path.",
+    errno.EROFS: "The file system is read-only. Choose another folder with --data-path and --files-path.",
+    errno.ENAMETOOLONG: "The file system does not take names this long. Choose a shorter folder with --data-path.",
+}
+
+
+@contextlib.contextmanager
+def explained(doing: str, path: Path) -> Iterator[None]:
+    """Turns an `OSError` into a `StagingError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "")
+        raise StagingError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it."""
+    with explained("create the folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def create(path: Path) -> Iterator[BinaryIO]:
+    """A new file for the length of a with block: durable at its end, gone if the block fails."""
+    with explained("write", path):
+        try:
+            with path.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
+
+
+def write(path: Path, chunks: Iterable[bytes]) -> None:
+    """Writes a whole file, durably; leaves nothing behind if it fails."""
+    with create(path) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Renames, over an existing file if there is one."""
+    with explained("rename to", target):
+        source.replace(target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file so that a reader sees the old one or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary, [json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")])
+    replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder durable, where the system can."""
+    if os.name == "nt":
+        return
+    with explained("sync the folder", path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there."""
+    with explained("remove", path):
+        path.unlink(missing_ok=True)
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Removes a folder if it is there and empty."""
+    with contextlib.suppress(OSError):
+        path.rmdir()

@@ -1,0 +1,168 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a run: written under temporary names, named in the manifest, read back safely."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from io import BufferedReader
+from pathlib import Path
+
+from neptune_exporter.errors import DamagedDataError
+from neptune_exporter.model import MICRO
+from neptune_exporter.storage import disk, names
+from neptune_exporter.storage.manifest import FileEntry
+
+CHUNK_BYTES = 1 << 20
+
+
+class FileWriter:
+    """Stores the files of one export of one run. Calls may come from several threads.
+
+    A file gets its final name as soon as it is whole; the name carries the generation, so that it never
+    replaces a file that a manifest names.
+
+    Args:
+        root: the project's files folder.
+        folder: the run's folder in it.
+        generation: of the export.
+        taken: paths that are in use already.
+    """
+
+    def __init__(self, root: Path, folder: str, generation: int, taken: Iterable[str] = ()) -> None:
+        self._root = root
+        self._folder = folder
+        self._suffix = f".g{generation}" if generation > 1 else ""
+        self._lock = threading.Lock()
+        self._taken: set[str] = set()
+        self._folders: set[str] = set()
+        self.entries: dict[str, FileEntry] = {}
+        for path in taken:
+            self._take(path)
+
+    def add(self, attribute: str, name: str, chunks: Iterable[bytes], *, step: Decimal | None = None) -> str:
+        """Stores one file; see `exporters.exporter.Files`."""
+        path = self._choose(attribute, names.extension(name), step)
+        target = self._root / path
+        disk.make_folder(target.parent)
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        digest, size = hashlib.sha256(), 0
+        with disk.create(temporary) as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        disk.replace(temporary, target)
+        disk.sync_folder(target.parent)
+        with self._lock:
+            self.entries[path] = FileEntry(path, size, digest.hexdigest())
+        return path
+
+    def remove_all(self) -> None:
+        """Removes every file stored so far."""
+        for path in self.entries:
+            disk.remove(self._root / path)
+            disk.remove_empty_folder((self._root / path).parent)
+        self.entries.clear()
+
+    def _choose(self, attribute: str, extension: str, step: Decimal | None) -> str:
+        micros = None if step is None else int(step * MICRO)
+        readable = names.readable_path(attribute)
+        with self._lock:
+            if readable is not None:
+                if extension and readable.lower().endswith(extension.lower()) and micros is None:
+                    readable = readable[: -len(extension)]
+                if micros is not None:
+                    readable = f"{readable}/{names.step_name(micros)}"
+                path = f"{self._folder}/{readable}{self._suffix}{extension}"
+                if self._is_free(path):
+                    return self._take(path)
+            number = 0
+            while True:
+                flat = names.flat_name(attribute, f"{attribute}\0{micros}\0{number}")
+                path = f"{self._folder}/{flat}{self._suffix}{extension}"
+                if self._is_free(path):
+                    return self._take(path)
+                number += 1
+
+    def _is_free(self, path: str) -> bool:
+        """Whether no file has this name, no folder does, and no file stands where a folder is needed."""
+        key = names.collision_key(path)
+        above = _folders_above(key)
+        return key not in self._taken and key not in self._folders and not any(f in self._taken for f in above)
+
+    def _take(self, path: str) -> str:
+        key = names.collision_key(path)
+        self._taken.add(key)
+        self._folders.update(_folders_above(key))
+        return path
+
+
+def _folders_above(path: str) -> list[str]:
+    segments = path.split("/")
+    return ["/".join(segments[:n]) for n in range(1, len(segments))]
+
+
+class FileReader:
+    """Reads the files of one run by what its rows say in `file_value.path`.
+
+    Args:
+        root: the project's files folder.
+        entries: what the manifest says of them, by path; empty for a run without one.
+    """
+
+    def __init__(self, root: Path, entries: Mapping[str, FileEntry]) -> None:
+        self._root = root
+        self._entries = entries
+        self._hashed: dict[str, str] = {}
+
+    def local(self, path: str) -> Path:
+        """The file on disk.
+
+        Raises:
+            DamagedDataError: it is missing, has another size than the manifest says, or is not inside the folder.
+        """
+        if not names.is_inside(path):
+            raise DamagedDataError(
+                f"The file path {path!r} leaves the files folder.", "This archive is not to be trusted."
+            )
+        local = self._root / path
+        if not local.is_file():
+            raise DamagedDataError(f"{local} is missing.", "Restore it, or check --files-path.")
+        if not local.resolve().is_relative_to(self._root.resolve()):
+            raise DamagedDataError(f"{local} leaves the files folder.", "This archive is not to be trusted.")
+        known = self._entries.get(path)
+        if known is not None and local.stat().st_size != known.bytes:
+            raise DamagedDataError(
+                f"{local} has {local.stat().st_size} bytes instead of {known.bytes}.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
+        return local
+
+    def open(self, path: str) -> BufferedReader:
+        """The content. Raises like `local`."""
+        local = self.local(path)
+        with disk.explained("read", local):
+            return local.open("rb")
+
+    def size(self, path: str) -> int:
+        """The size in bytes. Raises like `local`."""
+        return self.local(path).stat().st_size
+
+    def sha256(self, path: str) -> str:
+        """The SHA-256, hex, from the manifest where there is one. Raises like `local`."""
+        known = self._entries.get(path)
+        if known is not None:
+            return known.sha256
+        if path not in self._hashed:
+            self._hashed[path] = self.hash_content(path)
+        return self._hashed[path]
+
+    def hash_content(self, path: str) -> str:
+        """The SHA-256, hex, of what is on disk now. Raises like `local`."""
+        with self.open(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,206 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""One project's folder in the staging area: which runs it holds, and the door for writing one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from neptune_exporter import __version__
+from neptune_exporter.errors import StagingError
+from neptune_exporter.model import Kind, RunRef
+from neptune_exporter.storage import commit, disk, names
+from neptune_exporter.storage.claims import Claim
+from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, read_json, read_manifest
+from neptune_exporter.storage.parquet import entry, open_part, part_batches, write_index
+from neptune_exporter.storage.run import StagedRun
+
+KIND_FOLDERS: dict[Kind, str] = {"run": "", "model": "models", "model_version": "model_versions"}
+
+
+@dataclass(frozen=True)
+class ProjectFolder:
+    """The runs of one kind of one project.
+
+    Attributes:
+        project_id: the project.
+        kind: run, model or model version.
+        data: the folder with the parts.
+        files: the project's files folder, to which `file_value.path` is relative.
+    """
+
+    project_id: str
+    kind: Kind
+    data: Path
+    files: Path
+
+    # --- reading
+
+    @property
+    def ours(self) -> bool:
+        """Whether this tool writes here: then a run without a manifest does not exist."""
+        return (self.data / MANIFESTS / AREA).exists()
+
+    def runs(self) -> Iterator[StagedRun]:
+        """All runs, proven ones first, then those of other tools that were here before us."""
+        proven = set()
+        for run_stem in self._manifest_stems():
+            run = self._proven(run_stem)
+            if run is not None:
+                proven.add(run_stem)
+                yield run
+        foreign = self._foreign_stems()
+        for run_stem, parts in self.loose_parts().items():
+            if run_stem not in proven and (foreign is None or run_stem in foreign):
+                yield self._unproven(run_stem, parts)
+
+    def run(self, run_id: str) -> StagedRun | None:
+        """One run, or None if it does not exist."""
+        run_stem = names.stem(run_id)
+        run = self._proven(run_stem)
+        if run is not None:
+            return run
+        foreign = self._foreign_stems()
+        if foreign is not None and run_stem not in foreign:
+            return None
+        parts = self.loose_parts().get(run_stem)
+        return self._unproven(run_stem, parts) if parts else None
+
+    def strays(self) -> list[str]:
+        """Stems of runs that another tool has added to our area since: they have parts but no manifest."""
+        if not self.ours:
+            return []
+        known = {*self._manifest_stems(), *(self._foreign_stems() or ())}
+        return sorted(run_stem for run_stem in self.loose_parts() if run_stem not in known)
+
+    def stray(self, run_stem: str) -> StagedRun:
+        """One of the `strays`."""
+        return self._unproven(run_stem, self.loose_parts()[run_stem])
+
+    def loose_parts(self) -> dict[str, list[str]]:
+        """The parts that lie here by run stem, in order, of runs whose first part is there."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        for name in _listed(self.data):
+            parsed = names.parse_part(name)
+            if parsed:
+                found.setdefault(parsed[0], []).append((parsed[1], name))
+        ordered = {run_stem: sorted(parts) for run_stem, parts in sorted(found.items())}
+        return {run_stem: [name for _, name in parts] for run_stem, parts in ordered.items() if parts[0][0] == 0}
+
+    def _manifest_stems(self) -> list[str]:
+        listed = _listed(self.data / MANIFESTS)
+        stems = {name.removesuffix(".next.json") for name in listed if name.endswith(".next.json")}
+        stems |= {
+            name.removesuffix(".json")
+            for name in listed
+            if name.endswith(".json") and not name.endswith(".next.json") and name != AREA
+        }
+        return sorted(stems)
+
+    def _proven(self, run_stem: str) -> StagedRun | None:
+        commit.roll_forward(self.data, self.files, run_stem)
+        path = commit.manifest_path(self.data, run_stem)
+        if not path.exists():
+            return None
+        manifest = read_manifest(path)
+        return StagedRun(self, manifest.info.ref, manifest)
+
+    def _unproven(self, run_stem: str, parts: list[str]) -> StagedRun:
+        path = self.data / parts[0]
+        for batch in part_batches(open_part(path), path):
+            if batch.num_rows:
+                run_id = batch.column("run_id")[0].as_py()
+                return StagedRun(self, RunRef(self.project_id, run_id, self.kind), None, parts)
+        # Without a row there is nothing but the file name to go by.
+        return StagedRun(self, RunRef(self.project_id, run_stem[:-17], self.kind), None, parts)
+
+    def _foreign_stems(self) -> set[str] | None:
+        """The runs that were here before us; None where the folder is not ours."""
+        path = self.data / MANIFESTS / AREA
+        return set(read_json(path).get("foreign", ())) if path.exists() else None
+
+    # --- writing
+
+    def ensure_ours(self) -> None:
+        """Marks the folder as ours, before the first part. What other tools have put here stays readable."""
+        path = self.data / MANIFESTS / AREA
+        if path.exists():
+            self._check_area(read_json(path), path)
+            return
+        disk.make_folder(path.parent)
+        disk.make_folder(self.files)
+        with Claim(path.with_name("area.claim"), str(self.data)):
+            if not path.exists():
+                area = {
+                    "format": FORMAT,
+                    "tool": f"neptune-exporter {__version__}",
+                    "project_id": self.project_id,
+                    "kind": self.kind,
+                    "created": datetime.now(UTC).isoformat(),
+                    "foreign": sorted(self.loose_parts()),
+                }
+                disk.write_json(path, area)
+
+    def _check_area(self, area: Any, path: Path) -> None:
+        if area.get("format", 0) > FORMAT:
+            raise StagingError(
+                f"{path} was written by a newer version of neptune-exporter ({area.get('tool')}).",
+                "Install that version or a later one: pip install -U neptune-exporter",
+            )
+
+    def adopt(self, run: StagedRun) -> None:
+        """Writes a manifest for an unproven run, from what its parts and files hold now."""
+        run_stem = names.stem(run.ref.run_id)
+        self.ensure_ours()
+        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)):
+            temporary = self.data / MANIFESTS / f"{run_stem}.g1.index.tmp"
+            attributes = run.attributes()
+            write_index(temporary, attributes)
+            index = entry(temporary, f"{run_stem}.parquet", len(attributes))
+            manifest = replace(run.as_manifest(), index=index)
+            renames = [(f"{MANIFESTS}/{temporary.name}", f"{MANIFESTS}/{index.path}")]
+            commit.commit(self.data, self.files, run_stem, manifest, renames, {})
+
+    def remove(self, run: StagedRun) -> None:
+        """Removes a run: the manifest first, so that nothing half-removed looks complete."""
+        run_stem = names.stem(run.ref.run_id)
+        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)):
+            disk.remove(commit.manifest_path(self.data, run_stem))
+            disk.sync_folder(self.data / MANIFESTS)
+            for name in run.part_names():
+                disk.remove(self.data / name)
+            for suffix in (".parquet", ".extra.jsonl"):
+                disk.remove(self.data / MANIFESTS / f"{run_stem}{suffix}")
+            for path in run.owned_file_paths():
+                disk.remove(self.files / path)
+            shutil.rmtree(self.files / self.run_folder(run_stem), ignore_errors=True)
+
+    def run_folder(self, run_stem: str) -> str:
+        """The run's folder, relative to the project's files folder."""
+        return f"{KIND_FOLDERS[self.kind]}/{run_stem}".lstrip("/")
+
+    def remove_temporary(self, run_stem: str) -> None:
+        """Removes what interrupted exports of a run have left under temporary names."""
+        for name in _listed(self.data / MANIFESTS):
+            path = self.data / MANIFESTS / name
+            if name == f"{run_stem}.sort.tmp":
+                shutil.rmtree(path, ignore_errors=True)
+            elif name.startswith(f"{run_stem}.") and name.endswith(".tmp"):
+                disk.remove(path)
+        own = self.files / self.run_folder(run_stem)
+        for path in own.rglob(".*.tmp") if own.is_dir() else ():
+            disk.remove(path)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StagingError(f"Cannot read {folder}: {error.strerror}.", "Check its permissions.") from error

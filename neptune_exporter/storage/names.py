@@ -1,0 +1,108 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names on disk from names that a server gave.
+
+Names from a server are hostile: they may hold `..`, slashes, device names, control characters, or be longer
+than a file system takes. Two different names never share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from pathlib import PurePosixPath
+
+STEM_BYTES = 200
+SEGMENT_BYTES = 150
+PATH_BYTES = 500
+
+_PART = re.compile(r"(?P<stem>.+-[0-9a-f]{16})_part_(?P<number>\d+)\.parquet", re.DOTALL)
+_EXTENSION = re.compile(r"\.[A-Za-z0-9_-]{1,16}")
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+def digest(text: str) -> str:
+    """16 hex digits that stand for a name."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def stem(name: str) -> str:
+    """The name on disk of a project or run: readable, then the digest that keeps it unique.
+
+    Characters outside letters, digits, `_` and `-` become `_`; the readable half is shortened where the
+    whole would exceed 200 bytes.
+    """
+    readable = "".join(c if c.isalnum() or c in "_-" else "_" for c in name)
+    return f"{cut(readable, STEM_BYTES - 17)}-{digest(name)}"
+
+
+def cut(text: str, limit: int) -> str:
+    """The longest beginning of the text that has at most so many bytes in UTF-8."""
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
+def part_name(run_stem: str, number: int) -> str:
+    """The file name of a Parquet part."""
+    return f"{run_stem}_part_{number}.parquet"
+
+
+def parse_part(name: str) -> tuple[str, int] | None:
+    """The run's stem and the number of a part; None for any other file. The id itself may contain `_part_0`."""
+    match = _PART.fullmatch(name)
+    return (match["stem"], int(match["number"])) if match else None
+
+
+def extension(name: str) -> str:
+    """A harmless file extension with its dot, or ""."""
+    suffix = PurePosixPath(name.replace("\\", "/")).suffix
+    return suffix if _EXTENSION.fullmatch(suffix) else ""
+
+
+def step_name(micros: int) -> str:
+    """The file name of one step of a file series: `step_3_500000`."""
+    sign, magnitude = ("-", -micros) if micros < 0 else ("", micros)
+    whole, part = divmod(magnitude, 1_000_000)
+    return f"step_{sign}{whole}_{part:06d}"
+
+
+def readable_path(attribute: str) -> str | None:
+    """The attribute path as a relative file path, or None if it cannot be used as it is."""
+    segments = attribute.split("/")
+    harmless = all(_harmless(segment) for segment in segments)
+    return attribute if harmless and len(attribute.encode()) <= PATH_BYTES and len(segments) <= 32 else None
+
+
+def _harmless(segment: str) -> bool:
+    return (
+        bool(segment)
+        and all(c.isalnum() or c in "_-. " for c in segment)
+        and segment.isprintable()
+        and not segment.startswith((".", " "))
+        and not segment.endswith((".", " "))
+        and segment.split(".", maxsplit=1)[0].lower() not in _DEVICES
+        and len(segment.encode("utf-8", "replace")) <= SEGMENT_BYTES
+    )
+
+
+def flat_name(attribute: str, key: str) -> str:
+    """A file name for an attribute whose path cannot be used: readable, then a digest of `key`."""
+    readable = "".join(c if c.isalnum() or c in "_-" else "_" for c in attribute)
+    return f"{cut(readable, 80)}-{digest(key)}"
+
+
+def collision_key(path: str) -> str:
+    """Equal for two paths that some file system takes for the same one."""
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path from a staging area stays in its folder."""
+    parts = path.replace("\\", "/").split("/")
+    return (
+        bool(path)
+        and not path.startswith(("/", "\\"))
+        and ".." not in parts
+        and "\0" not in path
+        and ":" not in parts[0]
+    )

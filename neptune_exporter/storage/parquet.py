@@ -1,0 +1,204 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Parquet parts and the attribute index: how rows lie on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neptune_exporter.errors import DamagedDataError
+from neptune_exporter.fingerprint import Attribute
+from neptune_exporter.model import BATCH_SCHEMA, NAME_COLUMNS, SCHEMA, VALUE_COLUMN, normalize
+from neptune_exporter.storage import disk
+from neptune_exporter.storage.manifest import FileEntry
+
+PART_BYTES = 50 << 20
+GROUP_ROWS = 1_000_000
+GROUP_BYTES = 128 << 20
+READ_ROWS = 65_536
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("type", pa.string()),
+        ("rows", pa.int64()),
+        ("nan_count", pa.int64()),
+        ("first_step", pa.int64()),
+        ("last_step", pa.int64()),
+        ("step_decimals", pa.int64()),
+        ("first_time", pa.int64()),
+        ("last_time", pa.int64()),
+        ("digest", pa.uint64()),
+    ]
+)
+
+_ENCODING = {
+    "use_dictionary": [*NAME_COLUMNS, "string_value", "histogram_value.edges.list.element"],
+    "column_encoding": {
+        "step": "DELTA_BINARY_PACKED",
+        "timestamp": "DELTA_BINARY_PACKED",
+        "datetime_value": "DELTA_BINARY_PACKED",
+        "float_value": "BYTE_STREAM_SPLIT",
+    },
+    "compression": "zstd",
+    "compression_level": 3,
+    "store_decimal_as_integer": True,
+    "store_schema": False,  # otherwise readers would get our in-memory dictionaries instead of strings
+}
+
+
+class PartWriter:
+    """Writes sorted rows into parts of about 50 MB, each under the path that `path_of` gives for its number."""
+
+    def __init__(self, path_of: Any) -> None:
+        self._path_of = path_of
+        self._open: tuple[Any, Any, Any] | None = None  # the context, the file, the Parquet writer
+        self._group: list[pa.RecordBatch] = []
+        self._group_rows = self._group_bytes = self._part_rows = 0
+        self.parts: list[tuple[Path, int]] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes rows in `BATCH_SCHEMA`."""
+        self._group.append(batch)
+        self._group_rows += batch.num_rows
+        self._group_bytes += batch.nbytes
+        if self._group_rows >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            self._flush()
+
+    def finish(self) -> list[tuple[Path, int]]:
+        """Ends the last part and returns all of them with their rows. There is always at least one part."""
+        if self._group or not self.parts:
+            self._flush(at_least_schema=True)
+        self._close_part()
+        return self.parts
+
+    def abort(self) -> None:
+        """Closes what is open."""
+        if self._open is not None:
+            context, _, writer = self._open
+            self._open = None
+            failure = DamagedDataError("The part was given up.")
+            context.__exit__(type(failure), failure, None)
+            writer.is_open = False  # its file is gone: it must not write a footer
+
+    def _flush(self, *, at_least_schema: bool = False) -> None:
+        if not self._group and not at_least_schema:
+            return
+        if self._open is None:
+            self._open_part()
+        assert self._open is not None
+        _, file, writer = self._open
+        table = pa.Table.from_batches(self._group, schema=BATCH_SCHEMA)
+        with disk.explained("write", self.parts[-1][0]):
+            if table.num_rows:
+                writer.write_table(table.unify_dictionaries().combine_chunks(), row_group_size=GROUP_ROWS)
+        self._part_rows += table.num_rows
+        self._group.clear()
+        self._group_rows = self._group_bytes = 0
+        if file.tell() >= PART_BYTES:
+            self._close_part()
+
+    def _open_part(self) -> None:
+        path: Path = self._path_of(len(self.parts))
+        context = disk.create(path)
+        file = context.__enter__()
+        self.parts.append((path, 0))
+        self._part_rows = 0
+        self._open = (context, file, pq.ParquetWriter(file, BATCH_SCHEMA, **_ENCODING))
+
+    def _close_part(self) -> None:
+        if self._open is None:
+            return
+        context, _, writer = self._open
+        path = self.parts[-1][0]
+        with disk.explained("write", path):
+            writer.close()
+        context.__exit__(None, None, None)
+        self._open = None
+        self.parts[-1] = (path, self._part_rows)
+
+
+def entry(path: Path, name: str, rows: int = 0) -> FileEntry:
+    """The manifest entry of a file that was just written."""
+    with disk.explained("read", path), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileEntry(name, file.tell(), sha256, rows)
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """Opens a part. Raises `DamagedDataError`, naming it, if it is missing, cut short or not ours to read."""
+    try:
+        part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+    missing = [name for name in SCHEMA.names if name not in part.schema_arrow.names]
+    if missing:
+        raise DamagedDataError(
+            f"{path} is not a part of a Neptune export: it has no column {missing[0]}.",
+            "Remove it from the data folder.",
+        )
+    return part
+
+
+def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`."""
+    try:
+        for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
+            yield without_placeholders(normalize(batch))
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DamagedDataError:
+    if isinstance(error, FileNotFoundError):
+        return DamagedDataError(f"{path} is missing.", "Restore it from a backup, or export the run again.")
+    return DamagedDataError(
+        f"{path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}.",
+        "It may be cut short. Restore it from a backup, or export the run again.",
+    )
+
+
+def without_placeholders(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Drops the rows whose value is null: they carry nothing."""
+    type_column = batch.column("attribute_type")
+    types = type_column.dictionary.to_pylist()
+    codes = np.asarray(type_column.indices)
+    keep: Any = None
+    for code in np.unique(codes).tolist():
+        column = batch.column(VALUE_COLUMN.get(types[code], "string_value"))
+        if pa.types.is_struct(column.type) and "path" in {f.name for f in column.type}:
+            column = column.field("path") if column.null_count == 0 else pa.compute.struct_field(column, "path")
+        if column.null_count == 0:
+            continue
+        null_here = np.asarray(column.is_null()) & (codes == code)
+        if null_here.any():
+            keep = ~null_here if keep is None else keep & ~null_here
+    return batch if keep is None else batch.filter(pa.array(keep))
+
+
+def write_index(path: Path, attributes: Sequence[Attribute]) -> None:
+    """Writes the attribute index."""
+    columns = zip(*attributes, strict=True) if attributes else [[]] * len(INDEX_SCHEMA)
+    table = pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, INDEX_SCHEMA, strict=True)],
+        schema=INDEX_SCHEMA,
+    )
+    with disk.create(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def read_index(path: Path) -> list[Attribute]:
+    """Reads the attribute index. Raises `DamagedDataError`, naming it."""
+    try:
+        table = pq.read_table(path, schema=INDEX_SCHEMA, memory_map=False)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+    columns: Iterable[list[Any]] = (table.column(name).to_pylist() for name in INDEX_SCHEMA.names)
+    return [Attribute(*row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,281 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""One run of the staging area, as its readers see it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from neptune_exporter.errors import DamagedDataError, Problem
+from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
+from neptune_exporter.model import RunInfo, RunRef, codes_of
+from neptune_exporter.storage import names
+from neptune_exporter.storage.files import FileReader
+from neptune_exporter.storage.identity import info_from_rows
+from neptune_exporter.storage.manifest import MANIFESTS, FileEntry, Manifest, SourceRecord
+from neptune_exporter.storage.parquet import open_part, part_batches, read_index
+from neptune_exporter.storage.sort import ExternalSort, Order
+
+if TYPE_CHECKING:
+    from neptune_exporter.storage.folder import ProjectFolder
+
+Wanted = Callable[[str, str], bool]
+
+
+class StagedRun:
+    """A run with its rows, files and what is known of them.
+
+    A run with a manifest is proven: only what the manifest names is read. A run without one, as other tools
+    write it, is unproven: it has the parts that lie there, and what a manifest would say is computed on demand.
+
+    Args:
+        folder: the project.
+        ref: the run.
+        manifest: its manifest, or None.
+        parts: for an unproven run, the file names of its parts in order.
+    """
+
+    def __init__(
+        self, folder: ProjectFolder, ref: RunRef, manifest: Manifest | None, parts: Sequence[str] = ()
+    ) -> None:
+        self.ref = ref
+        self.manifest = manifest
+        self._folder = folder
+        self._parts = [part.path for part in manifest.parts] if manifest else list(parts)
+        entries = {file.path: file for file in manifest.files} if manifest else {}
+        self.files = FileReader(folder.files, entries)
+
+    # --- what it is
+
+    @property
+    def status(self) -> str:
+        """`complete`, `partial` or `unproven`."""
+        return self.manifest.status if self.manifest else "unproven"
+
+    @property
+    def generation(self) -> int:
+        """How many exports of this run there have been; 1 for an unproven run."""
+        return self.manifest.generation if self.manifest else 1
+
+    @property
+    def sources(self) -> tuple[SourceRecord, ...]:
+        """The exports that contributed; none if the origin is unknown."""
+        return self.manifest.sources if self.manifest else ()
+
+    @cached_property
+    def info(self) -> RunInfo:
+        """The run's identity, from the manifest or else from its `sys/*` rows."""
+        if self.manifest:
+            return self.manifest.info
+        return info_from_rows(self.ref, self._part_batches(verified=False))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the export could not carry over; for an unproven run, the files that are missing."""
+        return self.manifest.problems if self.manifest else self._scan[1]
+
+    def attributes(self) -> list[Attribute]:
+        """The attribute index, sorted by path and type."""
+        if self.manifest:
+            return read_index(self._folder.data / MANIFESTS / self.manifest.index.path)
+        return self._scan[0]
+
+    @property
+    def digest(self) -> str:
+        """The run's digest."""
+        return self.manifest.digest if self.manifest else run_digest(self._scan[0])
+
+    def extra(self) -> bytes | None:
+        """The values outside the schema as JSON lines, or None. Raises `DamagedDataError`."""
+        if self.manifest is None or self.manifest.extra is None:
+            return None
+        path = self._folder.data / MANIFESTS / self.manifest.extra.path
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedDataError(f"{path} cannot be read: {error.strerror}.", "Restore it from a backup.") from error
+        if len(data) != self.manifest.extra.bytes:
+            raise DamagedDataError(f"{path} was changed.", "Restore it from a backup.")
+        return data
+
+    # --- its rows
+
+    def read(self, order: Order | None = None, wanted: Wanted | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows as batches in `BATCH_SCHEMA`, rows without a value left out, with bounded memory.
+
+        Args:
+            order: `attribute` sorts by (path, type, step), `step` by (step, time, path, type), None does not sort.
+            wanted: which attributes, by path and type; None for all.
+
+        Raises:
+            DamagedDataError: a part is missing, cut short or not what the manifest says; no row is skipped.
+        """
+        batches = self._part_batches()
+        if wanted is not None:
+            batches = (rows_of(batch, wanted) for batch in batches)
+        if order is None or (order == "attribute" and self.manifest is not None and self.manifest.sorted):
+            yield from (batch for batch in batches if batch.num_rows)
+            return
+        with ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="neptune-exporter-"))
+            sort = ExternalSort(self.ref, order, Path(scratch))
+            stack.callback(sort.close)
+            for batch in batches:
+                sort.add(batch)
+            yield from sort.batches()
+
+    def _part_batches(self, *, verified: bool = True) -> Iterator[pa.RecordBatch]:
+        with ExitStack() as stack:
+            # All parts are opened before the first row: a new generation that comes meanwhile does no harm.
+            parts = [(path, stack.enter_context(open_part(path))) for path in self.part_paths()]
+            if self.manifest:
+                self._check_sizes(parts)
+            missing = self._missing_files if verified and self.manifest is None else frozenset()
+            for path, part in parts:
+                for batch in part_batches(part, path):
+                    own = self._own_rows(batch)
+                    yield _without_files(own, missing) if missing else own
+
+    def _own_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        for column, expected in (("project_id", self.ref.project_id), ("run_id", self.ref.run_id)):
+            found = batch.column(column)
+            present = np.unique(codes_of(found)).tolist() if batch.num_rows else []
+            values = [found.dictionary[code].as_py() for code in present]
+            if any(value != expected for value in values):
+                raise DamagedDataError(
+                    f"The parts of {self.ref} hold rows of another run ({column} {values}).",
+                    "The archive was changed. Restore it from a backup.",
+                )
+        return batch
+
+    def _check_sizes(self, parts: Sequence[tuple[Path, Any]]) -> None:
+        assert self.manifest is not None
+        for (path, part), expected in zip(parts, self.manifest.parts, strict=True):
+            if part.metadata.num_rows != expected.rows or path.stat().st_size != expected.bytes:
+                raise DamagedDataError(
+                    f"{path} is not what the manifest says: it has {part.metadata.num_rows} rows in "
+                    f"{path.stat().st_size} bytes instead of {expected.rows} in {expected.bytes}.",
+                    "Restore it from a backup, or export the run again with --overwrite.",
+                )
+
+    # --- what lies on disk
+
+    def part_names(self) -> list[str]:
+        """The file names of the parts, in order."""
+        return list(self._parts)
+
+    def part_paths(self) -> list[Path]:
+        """The parts on disk, in order. Raises `DamagedDataError` if numbers of an unproven run are missing."""
+        if self.manifest is None:
+            numbers = [parsed[1] for name in self._parts if (parsed := names.parse_part(name))]
+            if numbers != list(range(len(numbers))):
+                absent = next(n for n in range(len(numbers) + 1) if n not in numbers)
+                raise DamagedDataError(
+                    f"Part {absent} of {self.ref} is missing in {self._folder.data}.",
+                    "Restore it from a backup, or export the run again.",
+                )
+        return [self._folder.data / name for name in self._parts]
+
+    def file_entries(self) -> dict[str, FileEntry]:
+        """What is known of its files, by path; computed for an unproven run."""
+        if self.manifest:
+            return {file.path: file for file in self.manifest.files}
+        return {
+            path: FileEntry(path, self.files.size(path), self.files.sha256(path))
+            for path in sorted(self._scan[2] - self._missing_files)
+        }
+
+    def file_paths(self) -> list[str]:
+        """The paths of its files."""
+        return [file.path for file in self.manifest.files] if self.manifest else sorted(self._scan[2])
+
+    def owned_file_paths(self) -> list[str]:
+        """The paths of files that this tool has written for this run and no other tool may point at."""
+        own = self._folder.run_folder(names.stem(self.ref.run_id)) + "/"
+        return [path for path in self.file_paths() if path.startswith(own)] if self.manifest else []
+
+    # --- an unproven run
+
+    @property
+    def _missing_files(self) -> frozenset[str]:
+        return self._scan[3]
+
+    @cached_property
+    def _scan(self) -> tuple[list[Attribute], tuple[Problem, ...], set[str], frozenset[str]]:
+        """Index, problems, file paths and missing files of a run without a manifest."""
+        paths: set[str] = set()
+        missing: set[str] = set()
+        problems: list[Problem] = []
+        fingerprint = Fingerprint(self.files.sha256)
+        for batch in self._part_batches(verified=False):
+            here = file_rows(batch)
+            paths.update(path for _, path in here)
+            for attribute, path in here:
+                try:
+                    self.files.local(path)
+                except DamagedDataError as error:
+                    missing.add(path)
+                    problems.append(Problem(error.message, attribute))
+            fingerprint.write(_without_files(batch, missing) if missing else batch)
+        return fingerprint.attributes(), tuple(problems), paths, frozenset(missing)
+
+    def as_manifest(self, generation: int = 1) -> Manifest:
+        """What a manifest of this unproven run would say; its index is not written yet."""
+        from neptune_exporter.storage.manifest import Totals
+        from neptune_exporter.storage.parquet import entry
+
+        attributes = self.attributes()
+        parts = tuple(
+            replace(entry(path, path.name), rows=open_part(path).metadata.num_rows) for path in self.part_paths()
+        )
+        return Manifest(
+            generation=generation,
+            info=self.info,
+            sources=(),
+            parts=parts,
+            files=tuple(self.file_entries().values()),
+            index=FileEntry("", 0, ""),
+            extra=None,
+            problems=self.problems,
+            digest=run_digest(attributes),
+            totals=Totals.of(attributes),
+            sorted=False,
+        )
+
+
+def rows_of(batch: pa.RecordBatch, wanted: Wanted) -> pa.RecordBatch:
+    """The rows of the attributes that are wanted."""
+    paths = batch.column("attribute_path").dictionary.to_pylist()
+    types = batch.column("attribute_type").dictionary.to_pylist()
+    key = codes_of(batch.column("attribute_path")).astype(np.int64) * max(len(types), 1)
+    key += codes_of(batch.column("attribute_type"))
+    present, position = np.unique(key, return_inverse=True)
+    keep = np.array([wanted(paths[k // len(types)], types[k % len(types)]) for k in present.tolist()], np.bool_)
+    return batch if keep.all() else batch.filter(pa.array(keep[position]))
+
+
+def file_rows(batch: pa.RecordBatch) -> list[tuple[str, str]]:
+    """(attribute path, file path) of every row with a file."""
+    column = batch.column("file_value")
+    if column.null_count == len(column):
+        return []
+    rows = pa.array(np.flatnonzero(np.asarray(column.is_valid())))
+    attributes = batch.column("attribute_path").take(rows).to_pylist()
+    return list(zip(attributes, pa.compute.struct_field(column.take(rows), "path").to_pylist(), strict=True))
+
+
+def _without_files(batch: pa.RecordBatch, missing: frozenset[str] | set[str]) -> pa.RecordBatch:
+    column = batch.column("file_value")
+    if column.null_count == len(column):
+        return batch
+    gone = pa.compute.is_in(pa.compute.struct_field(column, "path"), pa.array(sorted(missing), pa.string()))
+    return batch.filter(pa.compute.invert(gone))
