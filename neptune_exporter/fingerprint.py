@@ -156,13 +156,11 @@ def fingerprints(batch: pa.RecordBatch, file_sha256: Callable[[str], str]) -> li
         *_range(times, starts),
         np.add.reduceat(hashes, starts),
     )
+    first_paths, first_types = path_codes[first_rows].tolist(), type_codes[first_rows].tolist()
     return [
         Attribute(paths[p], types[t], rows, nans, *_present(low, high), decimals, *_present(early, late), digest)
         for p, t, rows, nans, low, high, decimals, early, late, digest in zip(
-            path_codes[first_rows].tolist(),
-            type_codes[first_rows].tolist(),
-            *(c.tolist() for c in columns),
-            strict=True,
+            first_paths, first_types, *(c.tolist() for c in columns), strict=True
         )
     ]
 
@@ -255,6 +253,7 @@ def _float_hashes(values: npt.NDArray[np.float64]) -> tuple[Hashes, npt.NDArray[
 
 
 def _distinct_hashes(column: pa.Array, hash_one: Callable[[str], int]) -> Hashes:
+    _refuse_nulls(column)
     encoded = column.dictionary_encode()
     table = np.array([hash_one(value) for value in encoded.dictionary.to_pylist()], np.uint64)
     hashes: Hashes = table[np.asarray(encoded.indices)]
@@ -274,8 +273,11 @@ def _histogram_hashes(column: pa.Array) -> Hashes:
 
 
 def _sequence_hashes(column: pa.Array) -> Hashes:
+    numbers = column.flatten()
+    _refuse_nulls(column)
+    _refuse_nulls(numbers)
     lengths = np.asarray(pc.list_value_length(column))
-    flat, _ = _float_hashes(np.asarray(column.flatten()))
+    flat, _ = _float_hashes(np.asarray(numbers))
     position = np.arange(len(flat), dtype=np.int64) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return _list_sums(_mix(flat + _mix((position + 1).view(np.uint64) * _POSITION)), lengths)
 
@@ -286,6 +288,11 @@ def _list_sums(elements: Hashes, lengths: npt.NDArray[Any]) -> Hashes:
     running = np.concatenate((np.zeros(1, np.uint64), np.cumsum(elements, dtype=np.uint64)))
     sums = running[ends] - running[ends - lengths]
     return _mix(sums + lengths.astype(np.uint64) * _POSITION)
+
+
+def _refuse_nulls(column: pa.Array) -> None:
+    if column.null_count:
+        raise ValueError("null inside a value: a set, histogram or file must be whole or null itself")
 
 
 def _range(values: Int64s, starts: Int64s) -> tuple[Int64s, Int64s]:

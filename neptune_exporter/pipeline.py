@@ -8,6 +8,7 @@ Export and load share the loop here: skip or do, collect what came of it, parent
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ def each(
     Args:
         executor: where the work runs; `work` and tasks must be picklable for processes.
         work: returns an outcome; what it raises ends everything.
-        tasks: one per run.
+        tasks: one per run; of several for the same run only the last is done.
         ref_of: the run of a task.
         after: runs that must wait for another run of these tasks (a fork for its parent).
         window: how many tasks are handed over at a time.
@@ -170,11 +171,11 @@ def each(
     by_ref = {ref_of(task): task for task in tasks}
     order = _ordered(by_ref, after or {})
     pending: dict[Future[Outcome], Any] = {}
-    ready: list[Any] = []
+    ready: deque[Any] = deque()
     while order.is_active():
         ready.extend(order.get_ready())
         while ready and len(pending) < window:
-            ref = ready.pop(0)
+            ref = ready.popleft()
             pending[executor.submit(work, by_ref[ref])] = ref
         finished, _ = wait(pending, return_when=FIRST_COMPLETED)
         for future in finished:
@@ -184,13 +185,15 @@ def each(
 
 
 def _ordered(by_ref: Mapping[Any, Any], after: Mapping[Any, Any]) -> TopologicalSorter[Any]:
-    order = TopologicalSorter({ref: _predecessors(ref, by_ref, after) for ref in by_ref})
-    try:
-        order.prepare()
-    except CycleError:  # runs that claim to be forks of each other: no order is right
-        order = TopologicalSorter(dict.fromkeys(by_ref, ()))
-        order.prepare()
-    return order
+    waits = {ref: _predecessors(ref, by_ref, after) for ref in by_ref}
+    while True:
+        order = TopologicalSorter(waits)
+        try:
+            order.prepare()
+        except CycleError as error:  # runs that claim to be forks of each other: no order among them is right
+            waits.update(dict.fromkeys(error.args[1], ()))
+        else:
+            return order
 
 
 def _predecessors(ref: Any, by_ref: Mapping[Any, Any], after: Mapping[Any, Any]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from threading import RLock
 from typing import Any, Protocol
 
 
@@ -61,22 +62,26 @@ class _Bar:
     def __init__(self, name: str, unit: str, scale: bool) -> None:
         self._make: dict[str, Any] = {"desc": name, "unit": f" {unit}", "unit_scale": scale}
         self._bar: Any = None
+        self._lock = RLock()  # tqdm's own lock guards the terminal, not the count
 
     def start(self, total: int | None) -> None:
         from tqdm import tqdm
 
-        if self._bar is None:
-            self._bar = tqdm(total=total, file=sys.stderr, dynamic_ncols=True, leave=False, **self._make)
-        else:
-            self._bar.total = total
-            self._bar.refresh()
+        with self._lock:
+            if self._bar is None:
+                self._bar = tqdm(total=total, file=sys.stderr, dynamic_ncols=True, leave=False, **self._make)
+            else:
+                self._bar.total = total
+                self._bar.refresh()
 
     def add(self, amount: int = 1) -> None:
-        if self._bar is None:
-            self.start(None)
-        self._bar.update(amount)
+        with self._lock:
+            if self._bar is None:
+                self.start(None)
+            self._bar.update(amount)
 
     def done(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None

@@ -111,7 +111,7 @@ class Selection:
         """
         if not other.classes <= self.classes:
             return False
-        if not self.attributes or self.attributes == other.attributes:
+        if not other.classes or not self.attributes or self.attributes == other.attributes:
             return True
         exact = len(self.attributes) > 1 and len(other.attributes) > 1
         return exact and set(other.attributes) <= set(self.attributes)

@@ -1,0 +1,22 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: a known environment, and how hard hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# The same examples every time, so that a red test is red for everybody;
+# `--hypothesis-profile=search` looks for new ones.
+settings.register_profile(
+    "default", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+# The user's own accounts and servers are none of the tests' business; those of the end-to-end tests are named for them.
+for name in list(os.environ):
+    if name.startswith(("NEPTUNE_", "MLFLOW_", "WANDB_", "MLOP_", "PLUTO_")) and "_E2E_" not in name:
+        del os.environ[name]
