@@ -249,7 +249,9 @@ def rows_batch(
 
 
 def step_array(micros: Int64s) -> pa.Array:
-    """decimal128(18,6) from micro-units; `NO_VALUE` becomes null. |micros| must be below `STEP_LIMIT_MICROS`."""
+    """decimal128(18,6) from micro-units; `NO_VALUE` becomes null. Raises ValueError from `STEP_LIMIT_MICROS` on."""
+    if np.any((micros >= STEP_LIMIT_MICROS) | (micros <= -STEP_LIMIT_MICROS) & (micros != NO_VALUE)):
+        raise ValueError("a step of 1e12 or beyond does not fit decimal(18,6): keep it as an OutsideValue")
     words = np.empty((len(micros), 2), np.int64)
     words[:, 0] = micros
     np.right_shift(micros, 63, out=words[:, 1])
