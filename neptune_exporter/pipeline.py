@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from neptune_exporter.errors import (
     EXIT_INCOMPLETE,
     EXIT_OK,
+    ClaimedError,
     ExporterError,
     InterruptedRunError,
     Problem,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Status = Literal["done", "skipped", "partial", "failed"]
+Status = Literal["done", "skipped", "planned", "partial", "failed"]
 T = TypeVar("T")
 
 
@@ -73,10 +74,12 @@ class Report:
     Attributes:
         outcomes: one per run.
         errors: what failed as a whole, a project for instance.
+        after: what to do next, for humans.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     errors: list[ExporterError] = field(default_factory=list)
+    after: str = ""
 
     def count(self, status: Status) -> int:
         """How many runs ended so."""
@@ -138,6 +141,8 @@ def attempt(ref: RunRef, work: Callable[[], Outcome]) -> Outcome:
         return work()
     except InterruptedRunError:
         raise
+    except ClaimedError as error:
+        return Outcome(ref, "skipped", error.message)
     except ExporterError as error:
         if error.fatal:
             raise

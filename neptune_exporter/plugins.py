@@ -33,7 +33,7 @@ class Plugin:
         name: what `--exporter` or `--loader` takes.
         title: one line for `--help`.
         options: a frozen dataclass, every field with a default.
-        factory: `module:name` of a callable that takes the options.
+        factory: `module:name` of a callable that takes the options; a loader also takes `LoadOptions`.
         extra: the optional dependency that brings its client, or "" where none is needed.
         package: the top-level module of that client, or "".
         kinds: the kinds of things it handles.
@@ -47,12 +47,12 @@ class Plugin:
     package: str = ""
     kinds: tuple[str, ...] = ("run",)
 
-    def make(self, options: Any) -> Any:
+    def make(self, *options: Any) -> Any:
         """The exporter or loader itself. Raises `MissingExtraError` if its client is not installed."""
         if self.package and importlib.util.find_spec(self.package) is None:
             raise MissingExtraError(self.extra, self.package)
         module, _, name = self.factory.partition(":")
-        return getattr(importlib.import_module(module), name)(options)
+        return getattr(importlib.import_module(module), name)(*options)
 
 
 def option(

@@ -148,3 +148,6 @@ class Selection:
     def attributes_from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `attributes_to_json`."""
         return cls(attributes=tuple(value["attributes"]), classes=frozenset(value["classes"]))
+
+
+EVERYTHING = Selection()

@@ -74,10 +74,12 @@ class Exporter(Protocol):
     Attributes:
         name: the exporter's name, as in `--exporter`.
         source: names this source in manifests (a server's address, the word offline); no secrets.
+        lists_all: whether a run that it does not list is gone for good, and not merely elsewhere.
     """
 
     name: str
     source: str
+    lists_all: bool
 
     def projects(self, selection: Selection) -> Iterator[str]:
         """The project ids that are selected and exist. Raises `SourceError` where that cannot be told."""

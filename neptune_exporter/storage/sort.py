@@ -60,6 +60,8 @@ class ExternalSort:
         self._folder = folder
         self._with_origin = origin
         self._codes: dict[tuple[str, str], int] = {}
+        self._names: list[tuple[str, str]] = []
+        self._ranks: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._buffer: list[pa.Table] = []
         self._rows = self._bytes = 0
         self._spills: list[Path] = []
@@ -142,7 +144,9 @@ class ExternalSort:
 
     def _expand(self, table: pa.Table) -> pa.RecordBatch:
         rows = table.num_rows
-        keys = list(self._codes)
+        if len(self._names) != len(self._codes):
+            self._names = list(self._codes)
+        keys = self._names
         present, position = np.unique(np.asarray(table.column("code").combine_chunks()), return_inverse=True)
         texts = [keys[code][0] for code in present.tolist()]
         kinds, kind_of = np.unique([keys[code][1] for code in present.tolist()], return_inverse=True)
@@ -164,10 +168,11 @@ class ExternalSort:
 
     def _keys(self, table: pa.Table) -> Keys:
         """The sort keys of compact rows, most significant first."""
-        keys = list(self._codes)
-        ranks = np.empty(len(keys), np.int32)
-        ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
-        rank = ranks[np.asarray(table.column("code").combine_chunks())]
+        if len(self._ranks) != len(self._codes):
+            keys = list(self._codes)
+            self._ranks = np.empty(len(keys), np.int32)
+            self._ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
+        rank = self._ranks[np.asarray(table.column("code").combine_chunks())]
         step = np.asarray(table.column("step").combine_chunks())
         if self._order == "attribute":
             return [rank, step]

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neptune_exporter.errors import DamagedDataError, StagingError
@@ -73,10 +73,15 @@ class Staging:
         return self.folder(ref.project_id, ref.kind).run(ref.run_id)
 
     def writer(
-        self, info: RunInfo, source: SourceRecord, base: StagedRun | None = None, policy: Policy = "replace"
+        self,
+        info: RunInfo,
+        source: SourceRecord,
+        base: StagedRun | None = None,
+        policy: Policy = "replace",
+        stop: Callable[[], bool] | None = None,
     ) -> RunWriter:
         """Begins to write a run; see `RunWriter`."""
-        return RunWriter(self.folder(info.ref.project_id, info.ref.kind), info, source, base, policy)
+        return RunWriter(self.folder(info.ref.project_id, info.ref.kind), info, source, base, policy, stop)
 
 
 def _project_id(folder: Path) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from neptune_exporter.errors import Problem
+from neptune_exporter.errors import ClaimedError, InterruptedRunError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import OutsideValue, RunInfo
 from neptune_exporter.storage import commit, disk, names
@@ -43,6 +43,7 @@ class RunWriter:
         policy: what becomes of it. `replace`: the new export has all there is, but an attribute for which it
             reports a problem keeps its old rows too. `extend`: attributes that are not exported anew stay.
             `union`: points of both, the later write wins for single values.
+        stop: asked now and then while committing; a commit that has begun is not stopped.
 
     Raises:
         ClaimedError: another command works on this run.
@@ -55,12 +56,14 @@ class RunWriter:
         source: SourceRecord,
         base: StagedRun | None = None,
         policy: Policy = "replace",
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._info = info
         self._source = source
         self._base = base
         self._policy = policy
+        self._stop = stop
         self._stem = names.stem(info.ref.run_id)
         self._lock = threading.Lock()
         self._problems: list[Problem] = []
@@ -72,6 +75,7 @@ class RunWriter:
         self._cleanup.callback(self._remove_temporary)
         try:
             folder.ensure_ours()
+            self._check_base()
             self._remove_temporary()
             self._generation = 1 + (base.generation if base is not None else 0)
             taken = base.file_paths() if base is not None else ()
@@ -109,7 +113,7 @@ class RunWriter:
 
     def commit(self) -> None:
         """Makes the run count: the manifest last."""
-        problems = self._all_problems()
+        problems = self.problems
         if self._base is not None:
             self._add_base(self._base)
         fingerprint = Fingerprint(self._sha256)
@@ -129,7 +133,7 @@ class RunWriter:
             files=tuple(entries[path] for path in sorted(used) if path in entries),
             index=index[1],
             extra=extra and extra[1],
-            problems=tuple(problems),
+            problems=problems,
             digest=run_digest(attributes, extra[1].sha256 if extra else ""),
             totals=Totals.of(attributes),
         )
@@ -139,6 +143,7 @@ class RunWriter:
         renames += [(f"{MANIFESTS}/{item[0].name}", f"{MANIFESTS}/{item[1].path}") for item in (extra, index) if item]
         commit.commit(self._folder.data, self._folder.files, self._stem, manifest, renames, self._leftovers(manifest))
         self._done = True
+        self._remove_unused(used)
         self._cleanup.close()
 
     def abort(self) -> None:
@@ -152,6 +157,13 @@ class RunWriter:
         self._cleanup.close()
 
     # --- parts of the commit
+
+    def _check_base(self) -> None:
+        """What was planned with is still what is there, now that nobody else can change it."""
+        now = self._folder.run(self._info.ref.run_id)
+        known = self._base.generation if self._base is not None else 0
+        if (now.generation if now is not None else 0) != known:
+            raise ClaimedError(f"Another command has just exported {self._info.ref}.", "Run the same command again.")
 
     def _add_base(self, base: StagedRun) -> None:
         keep = self._keeps()
@@ -179,6 +191,7 @@ class RunWriter:
         writer = PartWriter(lambda n: self._temporary(f"part_{n}"))
         try:
             for batch in self._rows():
+                self._check_stop()
                 fingerprint.write(batch)
                 used.update(path for _, path in file_rows(batch))
                 writer.write(batch)
@@ -190,6 +203,16 @@ class RunWriter:
             (path, entry(path, names.part_name(self._stem, number), rows))
             for number, (path, rows) in enumerate(written)
         ]
+
+    def _check_stop(self) -> None:
+        if self._stop is not None and self._stop():
+            raise InterruptedRunError
+
+    def _remove_unused(self, used: set[str]) -> None:
+        """Removes files that were stored and then not named by any row."""
+        with suppress(StagingError):
+            for path in set(self.files.entries) - used:
+                disk.remove(self._folder.files / path)
 
     def _write_index(self, attributes: list[Attribute]) -> tuple[Path, FileEntry]:
         path = self._temporary("index")
@@ -207,7 +230,9 @@ class RunWriter:
         disk.write(path, ["".join(f"{line}\n" for line in lines).encode()])
         return path, entry(path, f"{self._stem}.extra.jsonl", len(lines))
 
-    def _all_problems(self) -> list[Problem]:
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be carried over, in this export or, where it stays so, in an earlier one."""
         problems = list(self._problems)
         for attribute, count in _counted(value.attribute for value in self._outside).items():
             reason = next(value.reason for value in self._outside if value.attribute == attribute)
@@ -221,7 +246,7 @@ class RunWriter:
                 for p in self._base.problems
                 if (p.attribute, p.message) not in known and p.attribute not in settled and p.attribute not in tried
             ]
-        return problems
+        return tuple(problems)
 
     def _sources(self) -> tuple[SourceRecord, ...]:
         if self._base is None:

@@ -1,0 +1,87 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""`neptune-exporter export`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from neptune_exporter import plugins
+from neptune_exporter.cli import console
+from neptune_exporter.cli.options import (
+    CommonOptions,
+    PlaceOptions,
+    logging_to,
+    make_selection,
+    run_selection,
+    with_options,
+    with_plugins,
+)
+
+
+@click.command()
+@run_selection
+@click.option(
+    "-r",
+    "--run",
+    "--runs",
+    "run_patterns",
+    multiple=True,
+    metavar="REGEX",
+    help="Runs whose id matches, searched anywhere in it; repeatable.",
+)
+@click.option(
+    "--exporter",
+    default="neptune3",
+    show_default=True,
+    metavar="NAME",
+    help="Where from: neptune3 (servers 3.x), neptune2 (servers 2.x) or offline (.neptune folders).",
+)
+@with_plugins(plugins.EXPORTERS, "exporter", "exporter_options")
+@with_options(PlaceOptions, "place")
+@click.option("--overwrite", is_flag=True, help="Export again what was exported before; each run is replaced at once.")
+@click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
+@with_options(CommonOptions, "common")
+def export(
+    selected: dict[str, Any],
+    run_patterns: tuple[str, ...],
+    exporter: str,
+    exporter_options: Any,
+    place: PlaceOptions,
+    overwrite: bool,
+    retry_failed: bool,
+    common: CommonOptions,
+) -> int:
+    """Bring Neptune data into a staging area on disk.
+
+    Run it again at any time: runs that are there and unchanged are skipped, everything else is done.
+    """
+    if not selected["projects"] and exporter != "offline" and os.environ.get("NEPTUNE_PROJECT"):
+        selected["projects"] = (os.environ["NEPTUNE_PROJECT"],)
+    selection = make_selection(selected, run_patterns=run_patterns)
+    from neptune_exporter.export import export as run_export
+
+    with logging_to(common):
+        report = run_export(
+            exporter,
+            exporter_options,
+            place.staging,
+            selection,
+            workers=common.worker_count,
+            executor=common.executor or "threads",
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            dry_run=common.dry_run,
+            progress=common.progress(),
+        )
+    if common.json:
+        console.print_json(console.report_json(report))
+    else:
+        done = report.count("done") + report.count("partial")
+        console.print_report(
+            report, "Export", f"Next: neptune-exporter summary --data-path {place.data_path}" if done else ""
+        )
+    return report.exit_code

@@ -1,0 +1,256 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The verb `export`: a source into the staging area, run by run."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from neptune_exporter import plugins
+from neptune_exporter.concurrency import open_executor
+from neptune_exporter.errors import ExporterError, Problem
+from neptune_exporter.exporters.exporter import Exporter, SourceRun
+from neptune_exporter.model import RunRef
+from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
+from neptune_exporter.progress import NoProgress, Progress
+from neptune_exporter.selection import EVERYTHING, Selection
+from neptune_exporter.storage.manifest import SourceRecord
+from neptune_exporter.storage.run import StagedRun, rows_of
+from neptune_exporter.storage.staging import Staging
+from neptune_exporter.storage.writer import Policy, RunWriter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done for one run.
+
+    Attributes:
+        selections: what to fetch, one after the other; nothing if the run is to be skipped.
+        policy: what becomes of what the staging area holds of it.
+        claims: what the manifest may say was selected, afterwards.
+        reason: why it is skipped.
+    """
+
+    selections: tuple[Selection, ...]
+    policy: Policy = "replace"
+    claims: Selection = EVERYTHING
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run to export; picklable."""
+
+    exporter: str
+    options: Any
+    data_path: Path
+    files_path: Path
+    run: SourceRun
+    selection: Selection
+    overwrite: bool
+    retry_failed: bool
+
+
+@lru_cache(maxsize=8)
+def connected(name: str, options: Any) -> Exporter:
+    """The exporter of that name, one per process and set of options."""
+    exporter: Exporter = plugins.find(plugins.EXPORTERS, name).make(options)
+    return exporter
+
+
+def export(
+    name: str,
+    options: Any,
+    staging: Staging,
+    selection: Selection,
+    *,
+    workers: int = 4,
+    executor: str = "threads",
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Exports all selected runs that are absent, unfinished, changed or asked for with a wider selection.
+
+    Args:
+        name: the exporter.
+        options: its options.
+        staging: where to.
+        selection: what.
+        workers: how many runs at once.
+        executor: see `concurrency.open_executor`.
+        overwrite: export again what this exporter has exported, each run replaced atomically.
+        retry_failed: also try again what failed for good.
+        dry_run: only say what would be done.
+        progress: counts projects, runs and rows.
+
+    Raises:
+        ExporterError: nothing could be listed, or going on would only leave holes.
+    """
+    exporter = connected(name, options)
+    progress = progress or NoProgress()
+    report = Report()
+    stop = threading.Event()
+    try:
+        tasks = [
+            Task(name, options, staging.data_path, staging.files_path, run, selection, overwrite, retry_failed)
+            for run in _listed(exporter, selection, report)
+        ]
+        if dry_run:
+            report.outcomes += [planned(exporter, staging, task) for task in tasks]
+            return report
+        runs, rows = progress.counter("runs", "runs"), progress.counter("points", "points", scale=True)
+        runs.start(len(tasks))
+        rows.start(sum(task.run.estimated_rows for task in tasks) or None)
+        here = executor == "threads"
+        work = partial(export_run, on_rows=rows.add, stop=stop.is_set) if here else export_run
+        with open_executor(executor, workers) as pool:
+            try:
+                for outcome in each(pool, work, tasks, ref_of=lambda task: task.run.info.ref, window=2 * workers):
+                    report.outcomes.append(outcome)
+                    runs.add()
+                    if not here:
+                        rows.add(outcome.rows)
+            except BaseException:
+                stop.set()
+                raise
+        rows.done()
+        runs.done()
+        if overwrite and not report.errors:
+            _remove_vanished(exporter, staging, selection, tasks)
+    finally:
+        exporter.close()
+        connected.cache_clear()
+    return report
+
+
+def _listed(exporter: Exporter, selection: Selection, report: Report) -> Iterator[SourceRun]:
+    """All selected runs of all projects; a project that cannot be listed costs only itself."""
+    for project_id in exporter.projects(selection):
+        try:
+            yield from exporter.runs(project_id, selection)
+        except ExporterError as error:
+            if error.fatal:
+                raise
+            logger.info("%s: %s", project_id, error)
+            report.errors.append(error)
+    report.errors.extend(getattr(exporter, "unreadable", ()))
+
+
+def planned(exporter: Exporter, staging: Staging, task: Task) -> Outcome:
+    """What would be done for a run."""
+    ref = task.run.info.ref
+    plan = plan_for(exporter, staging.run(ref), task)
+    if not plan.selections:
+        return Outcome(ref, "skipped", plan.reason)
+    return Outcome(ref, "planned", rows=task.run.estimated_rows)
+
+
+def export_run(
+    task: Task, on_rows: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None
+) -> Outcome:
+    """Exports one run; in a worker."""
+    exporter = connected(task.exporter, task.options)
+    staging = Staging(task.data_path, task.files_path)
+    return attempt(task.run.info.ref, lambda: _export(exporter, staging, task, on_rows, stop))
+
+
+def _export(
+    exporter: Exporter,
+    staging: Staging,
+    task: Task,
+    on_rows: Callable[[int], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Outcome:
+    run = task.run
+    base = staging.run(run.info.ref)
+    plan = plan_for(exporter, base, task)
+    if not plan.selections:
+        problems = base.problems if base is not None else ()
+        return Outcome(run.info.ref, "partial" if problems else "skipped", plan.reason, problems=problems)
+    source = SourceRecord(exporter.name, exporter.source, run.state, run.as_of, plan.claims)
+    writer = staging.writer(run.info, source, base, plan.policy, stop)
+    try:
+        rows = pump(_batches(exporter, run, plan.selections, writer), writer, on_rows=on_rows, stop=stop)
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+    problems = writer.problems
+    return Outcome(run.info.ref, "partial" if problems else "done", rows=rows, problems=problems)
+
+
+def _batches(
+    exporter: Exporter, run: SourceRun, selections: Sequence[Selection], writer: RunWriter
+) -> Iterator[pa.RecordBatch]:
+    """The rows of several selections, what an earlier one has given left out of the later ones."""
+    for number, selection in enumerate(selections):
+        before = selections[:number]
+
+        def is_new(path: str, kind: str, before: Sequence[Selection] = before) -> bool:
+            return not any(earlier.wants(path, kind) for earlier in before)
+
+        for batch in exporter.batches(run, selection, writer.files, writer):
+            yield rows_of(batch, is_new) if before else batch
+
+
+def plan_for(exporter: Exporter, staged: StagedRun | None, task: Task) -> Plan:
+    """What is to be done for a run, given what the staging area holds of it."""
+    selection = task.selection
+    if staged is None:
+        return Plan((selection,), "replace", selection)
+    record = next((r for r in staged.sources if (r.exporter, r.source) == (exporter.name, exporter.source)), None)
+    if record is None:  # another source, or one that nobody knows: never skipped, never replaced
+        return Plan((selection,), "union", selection)
+    claims = selection.joined(record.selection)
+    whole = (claims,) if claims.covers(selection) and claims.covers(record.selection) else (record.selection, selection)
+    relation = exporter.compare(record.state, task.run.state)
+    if relation == "apart":
+        return Plan(whole, "union", claims)
+    wider, retried = selection.beyond(record.selection), _to_retry(staged.problems, retry_failed=task.retry_failed)
+    if task.overwrite or relation == "newer" or None in retried:
+        return Plan(whole, "replace" if len(staged.sources) == 1 else "union", claims)
+    selections = [wider] if wider.classes else []
+    if retried:
+        selections.append(_exactly(sorted(path for path in retried if path is not None)))
+    if selections:
+        return Plan(tuple(selections), "extend", claims)
+    count = sum(problem.count for problem in staged.problems)
+    reason = f"exported before, with {count} problems; --retry-failed tries them again" if count else "exported before"
+    return Plan((), reason=reason)
+
+
+def _to_retry(problems: Sequence[Problem], *, retry_failed: bool) -> set[str | None]:
+    return {problem.attribute for problem in problems if retry_failed or problem.kind == "retry"}
+
+
+def _exactly(paths: Sequence[str]) -> Selection:
+    """A selection of just these attributes."""
+    return Selection(attributes=tuple(paths) if len(paths) > 1 else (f"^{re.escape(paths[0])}$",))
+
+
+def _remove_vanished(exporter: Exporter, staging: Staging, selection: Selection, tasks: Sequence[Task]) -> None:
+    """Removes runs that this source has no more, if it was asked for all it has and has said so."""
+    unfiltered = selection.whole_runs and not selection.run_ids and not selection.run_patterns
+    if not unfiltered or not exporter.lists_all:
+        return
+    listed: set[RunRef] = {task.run.info.ref for task in tasks}
+    own = (exporter.name, exporter.source)
+    for project_id in {ref.project_id for ref in listed}:
+        folder = staging.folder(project_id)
+        for run in list(folder.runs()):
+            if run.ref not in listed and run.sources and all((s.exporter, s.source) == own for s in run.sources):
+                logger.info("%s is gone from the source and is removed", run.ref)
+                folder.remove(run)
