@@ -1,0 +1,43 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The offline exporter as the command line sees it: its options, cheap to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neptune_exporter.plugins import Plugin, option
+
+
+@dataclass(frozen=True)
+class OfflineOptions:
+    """Where offline data lies on this machine.
+
+    Attributes:
+        offline_path: folders (or single databases) to look in, `.neptune` if none is given.
+        path_map: `OLD=NEW` pairs for attached files that have moved since they were logged.
+        include_metric_previews: also export points that were still previews when logging ended.
+    """
+
+    offline_path: tuple[str, ...] = option(
+        (), "Folder with offline Neptune data; repeatable. [default: .neptune]", metavar="DIR", flag="--offline-path"
+    )
+    path_map: tuple[str, ...] = option(
+        (),
+        "Look for attached files that were logged from OLD in NEW; repeatable.",
+        metavar="OLD=NEW",
+        flag="--path-map",
+    )
+    include_metric_previews: bool = option(
+        False,
+        "Also export points that were still previews when logging ended.",
+        flag="--include-metric-previews",
+    )
+
+
+plugin = Plugin(
+    name="offline",
+    title="Offline or never-synced data of the Neptune clients (.neptune folders)",
+    options=OfflineOptions,
+    factory="neptune_exporter.exporters.offline_stores:OfflineExporter",
+)

@@ -1,0 +1,163 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The offline exporter: looks for stores of all known formats below some folders.
+
+A store format is a module that reads one store (`read_store`), groups stores into runs (`group_runs`) and compares
+states (`compare`); its runs bring their own batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from neptune_exporter.errors import ExporterError, Problem, SourceError
+from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
+from neptune_exporter.exporters.offline import OfflineOptions
+from neptune_exporter.exporters.offline_scale import find as scale
+from neptune_exporter.exporters.offline_scale.attachments import parse_path_map
+from neptune_exporter.model import RunRef
+from neptune_exporter.selection import Selection
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PATH = ".neptune"
+_HINT = "Name the folder that holds the run's data with --offline-path; Neptune's clients write to .neptune."
+
+
+@dataclass
+class _Found:
+    """All that lies below the roots.
+
+    Attributes:
+        runs: the runs by name.
+        unreadable: what should be a store, but does not say whose.
+    """
+
+    runs: dict[RunRef, scale.ScaleRun] = field(default_factory=dict)
+    unreadable: list[Problem] = field(default_factory=list)
+
+
+class OfflineExporter:
+    """Offline data as a source of runs.
+
+    Args:
+        options: where to look.
+    """
+
+    name = "offline"
+    source = "offline"
+
+    def __init__(self, options: OfflineOptions) -> None:
+        self._options = options
+        parse_path_map(options.path_map)  # a wrong pair is a usage error, before anything is read
+        self._roots = [Path(path).expanduser() for path in options.offline_path or (DEFAULT_PATH,)]
+        self._lock = threading.Lock()
+        self._found: _Found | None = None
+
+    def projects(self, selection: Selection) -> Iterator[str]:
+        """The selected projects of all readable stores.
+
+        Raises:
+            SourceError: a folder does not exist, or there is no store, or none that can be read.
+        """
+        projects = {ref.project_id for ref in self._discover().runs}
+        yield from sorted(project for project in projects if selection.wants_project(project))
+
+    def runs(self, project_id: str, selection: Selection) -> Iterator[SourceRun]:
+        """The selected runs of a project, sorted by id."""
+        for ref, run in self._discover().runs.items():
+            if ref.project_id == project_id and selection.wants_run(ref.run_id):
+                yield run.source_run()
+
+    @property
+    def unreadable(self) -> tuple[Problem, ...]:
+        """Files that should be stores, but do not say of which run: they belong into the command's report."""
+        return tuple(self._discover().unreadable)
+
+    def batches(
+        self, run: SourceRun, selection: Selection, files: Files, findings: Findings
+    ) -> Iterator[pa.RecordBatch]:
+        """The selected attributes of a run. A damaged store gives what can be saved, and the loss as a problem."""
+        known = self._discover().runs.get(run.info.ref)
+        if known is None:
+            raise SourceError(f"{run.info.ref} is not among the offline data.", _HINT)
+        yield from known.batches(
+            selection,
+            files,
+            findings,
+            path_map=self._options.path_map,
+            include_previews=self._options.include_metric_previews,
+        )
+
+    def compare(self, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> Literal["same", "newer", "apart"]:
+        """Stores only grow, until a sync deletes from their front: what is gone from here is `apart`."""
+        if recorded.get("format") != current.get("format"):
+            return "apart"
+        return scale.compare(recorded, current)
+
+    def close(self) -> None:
+        """Nothing is held open: temporary copies live as long as their batches are read."""
+
+    def _discover(self) -> _Found:
+        with self._lock:
+            if self._found is None:
+                self._found = self._search()
+            return self._found
+
+    def _search(self) -> _Found:
+        found = _Found()
+        stores = []
+        for path in _databases(self._roots, found.unreadable):
+            try:
+                store = scale.read_store(path)
+            except SourceError as error:
+                logger.warning("%s", error.message)
+                found.unreadable.append(Problem(f"{error.message} {error.hint}".strip(), kind="retry"))
+            else:
+                if store is not None:
+                    stores.append(store)
+        found.runs = {run.ref: run for run in scale.group_runs(stores)}
+        if not found.runs:
+            raise _nothing(self._roots, found.unreadable)
+        return found
+
+
+def _nothing(roots: list[Path], unreadable: list[Problem]) -> ExporterError:
+    where = ", ".join(map(str, roots))
+    if unreadable:
+        what = " ".join(problem.message for problem in unreadable)
+        return SourceError(f"No offline Neptune data under {where} can be read. {what}", _HINT)
+    return SourceError(f"No offline Neptune data found under {where}.", _HINT)
+
+
+def _databases(roots: list[Path], unreadable: list[Problem]) -> Iterator[Path]:
+    """Every `*.sqlite3` file below the roots, each once. Folders that cannot be listed are problems."""
+    seen: set[Path] = set()
+    for root in roots:
+        if not root.exists():
+            raise SourceError(f"There is no folder {root}.", _HINT)
+        for path in [root] if root.is_file() else _walk(root, unreadable):
+            real = path.resolve()
+            if real not in seen:
+                seen.add(real)
+                yield path
+
+
+def _walk(root: Path, unreadable: list[Problem]) -> Iterator[Path]:
+    def refused(error: OSError) -> None:
+        unreadable.append(Problem(f"{error.filename} cannot be listed: {error.strerror or error}.", kind="retry"))
+
+    for folder, subfolders, names in os.walk(root, onerror=refused):
+        subfolders.sort()
+        for name in sorted(names):
+            if name.endswith(".sqlite3"):
+                yield Path(folder, name)
