@@ -87,7 +87,7 @@ def with_plugins(group: str, choice: str, name: str) -> Callable[[Command], Comm
 
     Args:
         group: the entry-point group.
-        choice: the parameter that says which plugin is used.
+        choice: the parameter that says which plugin is used; None for none, which gives None as options.
         name: the parameter that takes its options.
     """
 
@@ -102,11 +102,11 @@ def with_plugins(group: str, choice: str, name: str) -> Callable[[Command], Comm
 
         @functools.wraps(command)
         def call(*args: Any, **kwargs: Any) -> Any:
-            chosen = plugins.find(group, kwargs[choice])
+            chosen = plugins.find(group, kwargs[choice]) if kwargs[choice] is not None else None
             given = {key: kwargs.pop(key) for key in declared}
             _refuse_foreign(chosen, owners, choice)
-            own = {item.name for item in fields(chosen.options)}
-            kwargs[name] = chosen.options(**{key: value for key, value in given.items() if key in own})
+            own = {item.name for item in fields(chosen.options)} if chosen else set()
+            kwargs[name] = chosen and chosen.options(**{key: value for key, value in given.items() if key in own})
             return command(*args, **kwargs)
 
         decorated: Command = call
@@ -118,13 +118,16 @@ def with_plugins(group: str, choice: str, name: str) -> Callable[[Command], Comm
     return decorate
 
 
-def _refuse_foreign(chosen: Plugin, owners: dict[str, list[Plugin]], choice: str) -> None:
+def _refuse_foreign(chosen: Plugin | None, owners: dict[str, list[Plugin]], choice: str) -> None:
     context = click.get_current_context()
     for key, plugins_with_it in owners.items():
         given = context.get_parameter_source(key) == click.core.ParameterSource.COMMANDLINE
         if given and chosen not in plugins_with_it:
             names = " or ".join(plugin.name for plugin in plugins_with_it)
-            raise click.UsageError(f"--{key.replace('_', '-')} belongs to --{choice} {names}, not to {chosen.name}.")
+            flag = f"--{key.replace('_', '-')}"
+            if chosen is None:
+                raise click.UsageError(f"{flag} needs --{choice} {names}.")
+            raise click.UsageError(f"{flag} belongs to --{choice} {names}, not to {chosen.name}.")
 
 
 def _click_option(item: Field[Any], prefix: str = "") -> Callable[[Command], Command]:
@@ -162,7 +165,7 @@ def run_selection(command: Command) -> Command:
         wanted = frozenset(classes or CLASSES) - frozenset(exclude)
         if not wanted:
             raise click.UsageError("Nothing is left to do: every class of attributes is excluded.")
-        kwargs["selected"] = {"projects": _listed(projects), "attributes": attributes, "classes": wanted}
+        kwargs["selected"] = {"projects": listed(projects), "attributes": attributes, "classes": wanted}
         return command(*args, **kwargs)
 
     classes = click.Choice(CLASSES)
@@ -202,7 +205,7 @@ def run_selection(command: Command) -> Command:
     return call
 
 
-def _listed(values: tuple[str, ...]) -> tuple[str, ...]:
+def listed(values: tuple[str, ...]) -> tuple[str, ...]:
     """Values given one by one or separated by commas, each once."""
     return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
 

@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from neptune_exporter import __version__
-from neptune_exporter.errors import StagingError
+from neptune_exporter.errors import ClaimedError, StagingError
 from neptune_exporter.model import Kind, RunRef
 from neptune_exporter.storage import commit, disk, names
 from neptune_exporter.storage.claims import Claim
@@ -21,6 +22,13 @@ from neptune_exporter.storage.parquet import entry, open_part, part_batches, wri
 from neptune_exporter.storage.run import StagedRun
 
 KIND_FOLDERS: dict[Kind, str] = {"run": "", "model": "models", "model_version": "model_versions"}
+
+Failed = Callable[[StagingError], None]
+
+
+def raised(error: StagingError) -> None:
+    """What becomes of a run or project that cannot be opened, unless somebody else takes it."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -46,18 +54,30 @@ class ProjectFolder:
         """Whether this tool writes here: then a run without a manifest does not exist."""
         return (self.data / MANIFESTS / AREA).exists()
 
-    def runs(self) -> Iterator[StagedRun]:
-        """All runs, proven ones first, then those of other tools that were here before us."""
+    def runs(self, failed: Failed = raised) -> Iterator[StagedRun]:
+        """All runs, proven ones first, then those of other tools that were here before us.
+
+        Args:
+            failed: takes what is wrong with a run that cannot be opened; the others follow. Raises it by default.
+        """
         proven = set()
         for run_stem in self._manifest_stems():
-            run = self._proven(run_stem)
+            try:
+                run = self._proven(run_stem)
+            except StagingError as error:
+                failed(error)
+                proven.add(run_stem)
+                continue
             if run is not None:
                 proven.add(run_stem)
                 yield run
         foreign = self._foreign_stems()
         for run_stem, parts in self.loose_parts().items():
             if run_stem not in proven and (foreign is None or run_stem in foreign):
-                yield self._unproven(run_stem, parts)
+                try:
+                    yield self._unproven(run_stem, parts)
+                except StagingError as error:
+                    failed(error)
 
     def run(self, run_id: str) -> StagedRun | None:
         """One run, or None if it does not exist."""
@@ -82,15 +102,34 @@ class ProjectFolder:
         """One of the `strays`."""
         return self._unproven(run_stem, self.loose_parts()[run_stem])
 
+    def lost(self) -> dict[str, str]:
+        """What should be a run and is none any more, or not yet: why, by run stem."""
+        manifests, foreign = set(self._manifest_stems()), self._foreign_stems() or set()
+        found = self._parts_by_run()
+        reasons = {
+            run_stem: f"It has {len(parts)} parts, but not the first one: its export was not finished, or it was lost."
+            for run_stem, parts in found.items()
+            if run_stem not in manifests and parts[0][0] != 0
+        }
+        for run_stem in sorted(foreign - manifests - found.keys()):
+            reasons[run_stem] = "It was here when this area was taken over, and all its parts are gone."
+        indexes = {n.removesuffix(".parquet") for n in _listed(self.data / MANIFESTS) if n.endswith(".parquet")}
+        for run_stem in sorted(indexes - manifests):
+            reasons[run_stem] = "Its manifest is gone; only its index is left."
+        return reasons
+
     def loose_parts(self) -> dict[str, list[str]]:
         """The parts that lie here by run stem, in order, of runs whose first part is there."""
+        found = self._parts_by_run().items()
+        return {run_stem: [name for _, name in parts] for run_stem, parts in found if parts[0][0] == 0}
+
+    def _parts_by_run(self) -> dict[str, list[tuple[int, str]]]:
         found: dict[str, list[tuple[int, str]]] = {}
         for name in _listed(self.data):
             parsed = names.parse_part(name)
             if parsed:
                 found.setdefault(parsed[0], []).append((parsed[1], name))
-        ordered = {run_stem: sorted(parts) for run_stem, parts in sorted(found.items())}
-        return {run_stem: [name for _, name in parts] for run_stem, parts in ordered.items() if parts[0][0] == 0}
+        return {run_stem: sorted(parts) for run_stem, parts in sorted(found.items())}
 
     def _manifest_stems(self) -> list[str]:
         listed = _listed(self.data / MANIFESTS)
@@ -134,17 +173,27 @@ class ProjectFolder:
             return
         disk.make_folder(path.parent)
         disk.make_folder(self.files)
-        with Claim(path.with_name("area.claim"), str(self.data)):
-            if not path.exists():
-                area = {
-                    "format": FORMAT,
-                    "tool": f"neptune-exporter {__version__}",
-                    "project_id": self.project_id,
-                    "kind": self.kind,
-                    "created": datetime.now(UTC).isoformat(),
-                    "foreign": sorted(self.loose_parts()),
-                }
-                disk.write_json(path, area)
+        deadline = time.monotonic() + commit.PATIENCE_SECONDS
+        while not path.exists():
+            try:
+                with Claim(path.with_name("area.claim"), str(self.data)):
+                    if not path.exists():
+                        self._write_area(path)
+            except ClaimedError:  # another run of this project does just this
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _write_area(self, path: Path) -> None:
+        area = {
+            "format": FORMAT,
+            "tool": f"neptune-exporter {__version__}",
+            "project_id": self.project_id,
+            "kind": self.kind,
+            "created": datetime.now(UTC).isoformat(),
+            "foreign": sorted(self.loose_parts()),
+        }
+        disk.write_json(path, area)
 
     def _check_area(self, area: Any, path: Path) -> None:
         if area.get("format", 0) > FORMAT:

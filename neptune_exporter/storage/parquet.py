@@ -137,7 +137,7 @@ def open_part(path: Path) -> pq.ParquetFile:
     try:
         part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     missing = [name for name in SCHEMA.names if name not in part.schema_arrow.names]
     if missing:
         raise DamagedDataError(
@@ -153,10 +153,11 @@ def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
         for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
             yield without_placeholders(normalize(batch))
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> DamagedDataError:
+def damaged(path: Path, error: Exception) -> DamagedDataError:
+    """What is said of a part that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return DamagedDataError(f"{path} is missing.", "Restore it from a backup, or export the run again.")
     return DamagedDataError(
@@ -199,6 +200,6 @@ def read_index(path: Path) -> list[Attribute]:
     try:
         table = pq.read_table(path, schema=INDEX_SCHEMA, memory_map=False)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     columns: Iterable[list[Any]] = (table.column(name).to_pylist() for name in INDEX_SCHEMA.names)
     return [Attribute(*row) for row in zip(*columns, strict=True)]

@@ -11,7 +11,7 @@ from neptune_exporter.errors import DamagedDataError, StagingError
 from neptune_exporter.model import Kind, RunInfo, RunRef
 from neptune_exporter.selection import Selection
 from neptune_exporter.storage import names
-from neptune_exporter.storage.folder import KIND_FOLDERS, ProjectFolder
+from neptune_exporter.storage.folder import KIND_FOLDERS, Failed, ProjectFolder, raised
 from neptune_exporter.storage.manifest import AREA, MANIFESTS, SourceRecord, read_json
 from neptune_exporter.storage.parquet import open_part, part_batches
 from neptune_exporter.storage.run import StagedRun
@@ -39,8 +39,12 @@ class Staging:
         below = KIND_FOLDERS[kind]
         return ProjectFolder(project_id, kind, data / below if below else data, self.files_path / project)
 
-    def projects(self, kind: Kind = "run") -> list[ProjectFolder]:
+    def projects(self, kind: Kind = "run", failed: Failed = raised) -> list[ProjectFolder]:
         """All projects, by name.
+
+        Args:
+            kind: what the project is asked for.
+            failed: takes what is wrong with a project that cannot be opened. Raises it by default.
 
         Raises:
             StagingError: the data folder does not exist or cannot be read.
@@ -57,7 +61,11 @@ class Staging:
         folders = []
         for path in found:
             below = path / KIND_FOLDERS[kind]
-            project_id = _project_id(below)
+            try:
+                project_id = _project_id(below)
+            except StagingError as error:
+                failed(error)
+                continue
             if project_id is not None:
                 folders.append(ProjectFolder(project_id, kind, below, self.files_path / path.name))
         return folders

@@ -1,0 +1,122 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Counts the rows of a run that has no manifest, reading as little of its parts as will do.
+
+Placeholder rows, whose value is null, carry nothing and do not count. Where a footer proves that a row group has none,
+its values are not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neptune_exporter.fingerprint import Attribute
+from neptune_exporter.model import NO_VALUE, VALUE_COLUMNS, Int64s, codes_of, normalize, step_micros, time_millis
+from neptune_exporter.storage.manifest import Totals
+from neptune_exporter.storage.parquet import READ_ROWS, damaged, open_part, without_placeholders
+from neptune_exporter.storage.run import StagedRun, file_rows
+
+_KEYS = ["attribute_path", "attribute_type", "step", "timestamp"]
+_ONE_LEAF = {  # columns of which the footer tells how many rows have a value
+    "int_value",
+    "float_value",
+    "string_value",
+    "bool_value",
+    "datetime_value",
+    "file_value.path",
+    "histogram_value.type",
+}
+
+
+class Counted:
+    """What the parts of a run hold.
+
+    Args:
+        run: any run; its manifest is not asked.
+
+    Attributes:
+        files: the attribute of each file, by the file's path.
+
+    Raises:
+        DamagedDataError: a part is missing or cannot be read.
+    """
+
+    def __init__(self, run: StagedRun) -> None:
+        self._rows: dict[tuple[str, str], int] = {}
+        self._range = Attribute("", "")
+        self.files: dict[str, str] = {}
+        for path in run.part_paths():
+            self._count_part(path)
+
+    @property
+    def totals(self) -> Totals:
+        """Attributes and rows by type, steps and times."""
+        types: dict[str, tuple[int, int]] = {}
+        for (_, attribute_type), rows in self._rows.items():
+            count, before = types.get(attribute_type, (0, 0))
+            types[attribute_type] = (count + 1, before + rows)
+        known = self._range
+        return Totals(dict(sorted(types.items())), known.first_step, known.last_step, known.first_time, known.last_time)
+
+    @property
+    def rows(self) -> int:
+        """Rows that hold a value."""
+        return sum(self._rows.values())
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether the run names a parent."""
+        return any(path == "sys/forking/parent" for path, _ in self._rows)
+
+    def _count_part(self, path: Path) -> None:
+        part = open_part(path)
+        try:
+            for group in range(part.metadata.num_row_groups):
+                whole = _has_no_placeholders(part.metadata.row_group(group))
+                columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
+                for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
+                    rows = normalize(batch)
+                    self._count(rows if whole else without_placeholders(rows))
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(path, error) from error
+
+    def _count(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows == 0:
+            return
+        paths = batch.column("attribute_path").dictionary
+        types = batch.column("attribute_type").dictionary.to_pylist()
+        keys = codes_of(batch.column("attribute_path")).astype(np.int64) * len(types)
+        keys += codes_of(batch.column("attribute_type"))
+        present, counts = np.unique(keys, return_counts=True)
+        found = paths.take(pa.array(present // len(types))).to_pylist()
+        for path, kind, count in zip(found, (present % len(types)).tolist(), counts.tolist(), strict=True):
+            key = (path, types[kind])
+            self._rows[key] = self._rows.get(key, 0) + count
+        first_step, last_step = _bounds(step_micros(batch.column("step")))
+        first_time, last_time = _bounds(time_millis(batch.column("timestamp")))
+        here = Attribute("", "", 0, 0, first_step, last_step, 0, first_time, last_time)
+        self._range = self._range.joined(here)
+        self.files.update((file, attribute) for attribute, file in file_rows(batch))
+
+
+def _has_no_placeholders(group: pq.RowGroupMetaData) -> bool:
+    """Whether the footer proves that every row has a value. Sets and their emptiness are not told by a footer."""
+    values = 0
+    for number in range(group.num_columns):
+        column: Any = group.column(number)
+        if column.path_in_schema in _ONE_LEAF:
+            statistics = column.statistics
+            if statistics is None or not statistics.has_null_count:
+                return False
+            values += group.num_rows - statistics.null_count
+    return bool(values == group.num_rows)
+
+
+def _bounds(values: Int64s) -> tuple[int | None, int | None]:
+    present = values[values != NO_VALUE]
+    return (int(present.min()), int(present.max())) if len(present) else (None, None)
