@@ -73,32 +73,12 @@ class Created:
             yield "sys/forking/step", "float", self.fork_step / MICRO
 
 
-@dataclass(frozen=True, slots=True)
-class FileReference:
-    """A file that an operation names.
-
-    Attributes:
-        path: the attribute path.
-        destination: the key that joins it with the request to upload it.
-        size: bytes as recorded with the operation.
-        attachments: the files of the store that the operation is in.
-        step: the step in micro-units, None for a single file.
-        time: in milliseconds, None for a single file.
-    """
-
-    path: str
-    destination: str
-    size: int
-    attachments: Attachments
-    step: int | None = None
-    time: int | None = None
-
-
 class SingleValues:
     """Assigned values: the last one counts, sets are folded.
 
     Attributes:
-        values: type and value by attribute path; a set is a dict without values, a time is in milliseconds.
+        values: type and value by attribute path; a set is a dict without values, a time is in
+            milliseconds, a file is `Located`.
         relative_sets: sets that were changed and never assigned.
     """
 
@@ -118,8 +98,8 @@ class SingleValues:
             self.values[path] = ("string_set", dict.fromkeys(value.string_set.values))
             self._assigned_sets.add(path)
         elif kind == "file_ref":
-            file = value.file_ref
-            self.values[path] = ("file", FileReference(path, file.path, file.size_bytes, attachments))
+            # Located now: references to one destination are paired with uploads in their order.
+            self.values[path] = ("file", attachments.locate(value.file_ref.path, value.file_ref.size_bytes))
         else:
             return False
         return True

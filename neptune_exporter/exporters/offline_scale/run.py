@@ -18,7 +18,7 @@ from neptune_exporter.exporters.offline_scale import rows
 from neptune_exporter.exporters.offline_scale.attachments import Attachments, Leftover, Located
 from neptune_exporter.exporters.offline_scale.columns import FloatDecoder, Paths
 from neptune_exporter.exporters.offline_scale.database import CREATE, Block, Database
-from neptune_exporter.exporters.offline_scale.fold import Created, FileReference, Previews, SingleValues
+from neptune_exporter.exporters.offline_scale.fold import Created, Previews, SingleValues
 from neptune_exporter.exporters.offline_scale.transfer import Transfer
 from neptune_exporter.exporters.offline_scale.wire import (
     CreateRun,
@@ -162,9 +162,7 @@ class RunReader:
         elif kind == "histogram":
             self._append_histogram(path, value.histogram, step, time)
         elif kind == "file_ref":
-            self._append_file(
-                FileReference(path, value.file_ref.path, value.file_ref.size_bytes, store, step=step, time=time)
-            )
+            self._append_file(path, store.locate(value.file_ref.path, value.file_ref.size_bytes), step, time)
         else:
             self._unknown[path] += 1
 
@@ -196,14 +194,13 @@ class RunReader:
             name = "COUNTING" if kind == "counts" else "DENSITY"
             self._histograms.add(code, step, time, (name, edges, heights), 8 * (len(edges) + len(heights)))
 
-    def _append_file(self, file: FileReference) -> None:
-        located = file.attachments.locate(file.destination, file.size)
-        code = self._file_paths.code(file.path)
+    def _append_file(self, path: str, located: Located, step: int | None, time: int | None) -> None:
+        code = self._file_paths.code(path)
         if code < 0:
             return
-        stored = self._transfer.add(file.path, located, file.step)
-        if stored is not None and self._fits(file.path, "file_series", stored, file.step, file.time):
-            self._file_rows.add(code, file.step, file.time, stored, len(stored))
+        stored = self._transfer.add(path, located, step)
+        if stored is not None and self._fits(path, "file_series", stored, step, time):
+            self._file_rows.add(code, step, time, stored, len(stored))
 
     def _fits(self, path: str, kind: str, value: Any, step: int | None, time: int | None) -> bool:
         """Whether the schema holds the step and time of a point; if not, the point is kept beside it."""
@@ -262,9 +259,8 @@ class RunReader:
         for path, (kind, value) in sorted(values.items()):
             if kind == "file":
                 del values[path]
-                located = value.attachments.locate(value.destination, value.size)
                 if self._selection.wants(path, kind):
-                    yield from self._file(path, located)
+                    yield from self._file(path, value)
             elif not self._selection.wants(path, kind):
                 del values[path]
             elif kind == "datetime" and not _EARLIEST <= value <= _LATEST:
