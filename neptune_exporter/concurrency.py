@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 from neptune_exporter.errors import ExporterError, MissingExtraError, TargetError, UsageError
 
@@ -57,12 +56,9 @@ def _pool(executor: Executor) -> Iterator[Executor]:
     try:
         yield executor
     except BaseException as error:
-        processes = list((getattr(executor, "_processes", None) or {}).values())
-        if processes:
-            executor.shutdown(wait=False, cancel_futures=True)
-            _end(processes)
-        else:
-            executor.shutdown(wait=True, cancel_futures=True)
+        for process in list((getattr(executor, "_processes", None) or {}).values()):
+            process.kill()
+        executor.shutdown(wait=True, cancel_futures=True)
         if isinstance(error, BrokenExecutor):
             raise ExporterError(
                 "A worker process was ended from outside, most likely for lack of memory.",
@@ -70,16 +66,6 @@ def _pool(executor: Executor) -> Iterator[Executor]:
             ) from error
         raise
     executor.shutdown(wait=True)
-
-
-def _end(processes: list[Any]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join()
 
 
 @contextmanager
