@@ -92,12 +92,17 @@ def available(group: str) -> list[str]:
 
 @cache
 def find(group: str, name: str) -> Plugin:
-    """The plugin of that name. Raises `UsageError` if there is none."""
+    """The plugin of that name. Raises `UsageError` if there is none or it cannot be imported."""
     point = _entry_points(group).get(name)
     if point is None:
         kind = "exporter" if group == EXPORTERS else "loader"
         raise UsageError(f"There is no {kind} named {name!r}.", f"Use one of: {', '.join(available(group))}.")
-    plugin = point.load()
+    try:
+        plugin = point.load()
+    except ImportError as error:
+        raise UsageError(
+            f"{name!r} cannot be loaded from {point.value}: {error}.", "Update or uninstall the package that brings it."
+        ) from error
     if not isinstance(plugin, Plugin):
         raise UsageError(f"The entry point {point.value} is not a neptune_exporter plugin.")
     return plugin
