@@ -141,12 +141,12 @@ def _nothing(roots: list[Path], unreadable: list[Problem]) -> ExporterError:
 
 def _databases(roots: list[Path], unreadable: list[Problem]) -> Iterator[Path]:
     """Every `*.sqlite3` file below the roots, each once. Folders that cannot be listed are problems."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for root in roots:
-        if not root.exists():
+        if not os.path.exists(root):  # noqa: PTH110 - unlike Path.exists it never raises
             raise SourceError(f"There is no folder {root}.", _HINT)
         for path in [root] if root.is_file() else _walk(root, unreadable):
-            real = path.resolve()
+            real = os.path.realpath(path)  # unlike Path.resolve it takes a loop of links
             if real not in seen:
                 seen.add(real)
                 yield path
