@@ -277,32 +277,22 @@ def _validity(values: Int64s) -> tuple[pa.Buffer | None, int]:
 def step_micros(column: pa.Array) -> Int64s:
     """The steps of a decimal128(18,6) column in micro-units; null becomes `NO_VALUE`.
 
-    The unscaled value of such a decimal is the step in micro-units and fits the low 8 bytes.
+    The unscaled value of such a decimal is the step in micro-units and fits the low 8 of its 16 bytes.
     """
-    if len(column) == 0:
-        return np.empty(0, np.int64)
-    if column.null_count == len(column):
-        return np.full(len(column), NO_VALUE, np.int64)
-    words = np.frombuffer(column.buffers()[1], np.int64)
-    micros = words[2 * column.offset : 2 * (column.offset + len(column)) : 2]
-    return _with_missing(micros, column)
+    return _every_int64(column, 2)
 
 
 def time_millis(column: pa.Array) -> Int64s:
     """The times of a timestamp[ms] column in milliseconds since the epoch; null becomes `NO_VALUE`."""
-    if len(column) == 0:
-        return np.empty(0, np.int64)
+    return _every_int64(column, 1)
+
+
+def _every_int64(column: pa.Array, stride: int) -> Int64s:
     if column.null_count == len(column):
         return np.full(len(column), NO_VALUE, np.int64)
-    millis = np.frombuffer(column.buffers()[1], np.int64)[column.offset : column.offset + len(column)]
-    return _with_missing(millis, column)
-
-
-def _with_missing(values: Int64s, column: pa.Array) -> Int64s:
-    if column.null_count == 0:
-        return values
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    return np.where(missing, NO_VALUE, values)
+    words = np.frombuffer(column.buffers()[1], np.int64)
+    values = words[stride * column.offset : stride * (column.offset + len(column)) : stride]
+    return np.where(column.is_null(), NO_VALUE, values) if column.null_count else values
 
 
 def step_text(micros: int) -> str:
