@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Status = Literal["done", "skipped", "planned", "partial", "failed"]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Sink(Protocol):
@@ -156,18 +157,18 @@ def attempt(ref: RunRef, work: Callable[[], Outcome]) -> Outcome:
 
 def each(
     executor: Executor,
-    work: Callable[[T], Outcome],
+    work: Callable[[T], R],
     tasks: Sequence[T],
     *,
     ref_of: Callable[[T], RunRef],
     after: Mapping[RunRef, RunRef] | None = None,
     window: int = 32,
-) -> Iterator[Outcome]:
-    """Runs `work` on every task and yields the outcomes as they come.
+) -> Iterator[R]:
+    """Runs `work` on every task and yields what it returns, in the order in which tasks end.
 
     Args:
         executor: where the work runs; `work` and tasks must be picklable for processes.
-        work: returns an outcome; what it raises ends everything.
+        work: what it raises ends everything.
         tasks: one per run; of several for the same run only the last is done.
         ref_of: the run of a task.
         after: runs that must wait for another run of these tasks (a fork for its parent).
@@ -175,7 +176,7 @@ def each(
     """
     by_ref = {ref_of(task): task for task in tasks}
     order = _ordered(by_ref, after or {})
-    pending: dict[Future[Outcome], Any] = {}
+    pending: dict[Future[R], Any] = {}
     ready: deque[Any] = deque()
     while order.is_active():
         ready.extend(order.get_ready())

@@ -1,6 +1,6 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""`neptune-exporter summary`."""
+"""`neptune-exporter summary` and `neptune-exporter verify`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from neptune_exporter import plugins
 from neptune_exporter.cli import console
 from neptune_exporter.cli.options import (
     CommonOptions,
     PlaceOptions,
     listed,
     logging_to,
+    make_selection,
+    run_selection,
     with_options,
+    with_plugins,
 )
 from neptune_exporter.selection import Selection
 
 if TYPE_CHECKING:
-    from neptune_exporter.errors import ExporterError
+    from collections.abc import Iterable
+
     from neptune_exporter.summary import ProjectSummary
+    from neptune_exporter.verify.finding import Checked, Finding
 
 _KIND_NAMES = {"run": "runs", "model": "models", "model_version": "model versions"}
 
@@ -86,9 +92,123 @@ def _indented(text: str) -> list[str]:
     return [f"  {line}" for line in text.splitlines()] + [""]
 
 
-def _print_errors(errors: list[Any]) -> None:
+def _print_errors(errors: Iterable[Any]) -> None:
     from neptune_exporter.cli.main import show
 
-    error: ExporterError
     for error in errors:
         show(error)
+
+
+@click.command()
+@run_selection
+@click.option(
+    "-r", "--run", "--runs", "run_ids", multiple=True, metavar="ID", help="Run with exactly this id; repeatable."
+)
+@click.option("--read-data", is_flag=True, help="Read every row and every file, not only footers and sizes.")
+@click.option("--write-manifests", is_flag=True, help="Give runs that another tool has exported a manifest.")
+@click.option("--exporter", metavar="NAME", help="Also compare with the source: offline.")
+@with_plugins(plugins.EXPORTERS, "exporter", "exporter_options")
+@click.option("--loader", metavar="NAME", help="Also compare with the target: mlflow.")
+@with_plugins(plugins.LOADERS, "loader", "loader_options")
+@click.option("--name-prefix", default="", metavar="TEXT", help="As given to load.")
+@with_options(PlaceOptions, "place")
+@with_options(CommonOptions, "common")
+def verify(
+    selected: dict[str, Any],
+    run_ids: tuple[str, ...],
+    read_data: bool,
+    write_manifests: bool,
+    exporter: str | None,
+    exporter_options: Any,
+    loader: str | None,
+    loader_options: Any,
+    name_prefix: str,
+    place: PlaceOptions,
+    common: CommonOptions,
+) -> int:
+    """Prove that nothing was lost.
+
+    Checks the staging area against its manifests; with --exporter also against the source, with --loader also
+    against the target, which is read back. Ends with 4 if anything differs, 3 if something could not be checked.
+    """
+    selection = make_selection(selected, run_ids=run_ids)
+    from neptune_exporter.loaders.loader import LoadOptions
+    from neptune_exporter.verify.check import Depth, Source, Target, verify
+    from neptune_exporter.verify.finding import exit_code
+
+    source = Source(exporter, exporter_options) if exporter is not None else None
+    target = Target(loader, loader_options, LoadOptions(name_prefix)) if loader is not None else None
+    depth = Depth(selection, read_data, write_manifests, source, target)
+    checked: list[Checked] = []
+    with logging_to(common):
+        for one in verify(
+            place.staging,
+            depth,
+            workers=common.worker_count,
+            executor=common.executor or "threads",
+            dry_run=common.dry_run,
+            progress=common.progress(),
+        ):
+            checked.append(one)
+            if not common.json:
+                _print_findings(one.findings)
+    findings = [finding for one in checked for finding in one.findings]
+    if common.json:
+        console.print_json(_verify_json(checked, exit_code(findings)))
+    else:
+        click.echo(_closing_lines(checked, findings, depth))
+    return exit_code(findings)
+
+
+_SHOWN_AS = {"difference": "DIFFERS", "unchecked": "UNCHECKED", "note": "note"}
+
+
+def _print_findings(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        about = "/".join(part for part in (finding.project, finding.run) if part)
+        about = f"{about}  {finding.attribute}" if finding.attribute is not None else about
+        click.echo(f"{_SHOWN_AS[finding.level]}  {about}{': ' if about else ''}{finding.message}")
+
+
+def _verify_json(checked: list[Checked], code: int) -> dict[str, Any]:
+    return {
+        "exit_code": code,
+        "runs": [
+            {
+                "project": one.ref.project_id,
+                "run": one.ref.run_id,
+                "kind": one.ref.kind,
+                "status": one.status,
+                "points": one.points,
+                "compared": sorted(one.compared),
+            }
+            for one in checked
+            if one.ref is not None
+        ],
+        "findings": [finding.to_json() for one in checked for finding in one.findings],
+    }
+
+
+def _closing_lines(checked: list[Checked], findings: list[Finding], depth: Any) -> str:
+    runs = [one for one in checked if one.ref is not None]
+    points = console.number(sum(one.points for one in runs))
+    if any(one.status == "planned" for one in runs):
+        return f"Verify would check {console.number(len(runs))} runs with {points} points."
+    how = "every row and file was read" if depth.read_data else "manifests, footers and sizes; --read-data reads all"
+    lines = [f"Verify: {console.number(len(runs))} runs, {points} points ({how})."]
+    for where, name in (
+        ("source", depth.source.name if depth.source else ""),
+        ("target", depth.target.name if depth.target else ""),
+    ):
+        if name:
+            count = sum(where in one.compared for one in runs)
+            lines.append(f"Compared with {name}: {console.number(count)} of {console.number(len(runs))} runs.")
+    differing = sum(finding.level == "difference" for finding in findings)
+    unchecked = sum(finding.level == "unchecked" for finding in findings)
+    unproven = sum(one.status == "unproven" for one in runs)
+    lines.append("No differences." if not differing else f"{console.number(differing)} differences.")
+    if unchecked:
+        lines.append(f"{console.number(unchecked)} things could not be checked.")
+    if unproven:
+        lines.append(f"{console.number(unproven)} runs have no manifest; verify --write-manifests gives them one.")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checks one run of the staging area against its own manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from neptune_exporter.errors import DamagedDataError, ExporterError
+from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
+from neptune_exporter.storage import disk
+from neptune_exporter.storage.counting import Counted
+from neptune_exporter.storage.manifest import MANIFESTS, FileEntry, Manifest, Totals
+from neptune_exporter.storage.parquet import open_part
+from neptune_exporter.storage.run import StagedRun
+from neptune_exporter.verify.compare import mismatches
+from neptune_exporter.verify.finding import Finding, failure, finding_of
+
+
+class StagedCheck:
+    """Checks a run against its own manifest.
+
+    Args:
+        run: the run.
+        data: the data folder of its project.
+        read_data: whether every row and file is read, or only footers and sizes.
+
+    Attributes:
+        points: how many rows the run has, as far as that is known.
+    """
+
+    def __init__(self, run: StagedRun, data: Path, *, read_data: bool) -> None:
+        self._run = run
+        self._data = data
+        self._read_data = read_data
+        self.points = run.manifest.rows if run.manifest else 0
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is not as it should be; goes on after each finding."""
+        run, manifest = self._run, self._run.manifest
+        if manifest is None:
+            yield from self._check_unproven()
+            return
+        for problem in manifest.problems:
+            message = f"Exported without it: {problem.message}"
+            message += "" if problem.kind == "permanent" else " (tried again by the next export)"
+            yield finding_of(run.ref, "partial", message, attribute=problem.attribute)
+        yield from _check_parts(run, self._data, manifest, read_data=self._read_data)
+        yield from _check_files(run, manifest, read_data=self._read_data)
+        yield from _check_index(run, self._data, manifest)
+        if self._read_data:
+            yield from _check_rows(run)
+
+    def _check_unproven(self) -> Iterator[Finding]:
+        run = self._run
+        message = "Exported by another tool: it can be read, but nothing says what it should hold."
+        yield finding_of(run.ref, "unproven", message)
+        try:
+            counted = Counted(run)
+        except ExporterError as error:
+            yield failure(run.ref, error, kind="part")
+            return
+        self.points = counted.rows
+        for path, attribute in counted.files.items():
+            try:
+                run.files.local(path)
+            except ExporterError as error:
+                found = failure(run.ref, error, kind="file")
+                yield finding_of(run.ref, found.kind, found.message, attribute=attribute)
+        if self._read_data:
+            try:
+                run.attributes()
+            except ExporterError as error:
+                yield failure(run.ref, error, kind="part")
+
+
+def _check_parts(run: StagedRun, data: Path, manifest: Manifest, *, read_data: bool) -> Iterator[Finding]:
+    for part in manifest.parts:
+        path = data / part.path
+        try:
+            _check_size(path, part)
+            rows = open_part(path).metadata.num_rows
+            if rows != part.rows:
+                yield finding_of(run.ref, "part", f"{path} has {rows:,} rows instead of {part.rows:,}.")
+            elif read_data and sha256_of(path) != part.sha256:
+                yield finding_of(run.ref, "part", f"{path} was changed: its SHA-256 is not that of the manifest.")
+        except ExporterError as error:
+            yield failure(run.ref, error, kind="part")
+
+
+def _check_files(run: StagedRun, manifest: Manifest, *, read_data: bool) -> Iterator[Finding]:
+    broken: dict[str, Finding] = {}
+    for file in manifest.files:
+        try:
+            if not read_data:
+                run.files.local(file.path)
+            elif run.files.hash_content(file.path) != file.sha256:
+                message = f"{run.files.local(file.path)} was changed: its SHA-256 is not that of the manifest."
+                broken[file.path] = finding_of(run.ref, "file", message)
+        except ExporterError as error:
+            broken[file.path] = failure(run.ref, error, kind="file")
+    attributes = _attributes_of_files(run) if broken else {}
+    for path, found in broken.items():
+        yield Finding(found.project, found.run, attributes.get(path), found.kind, found.message, run_kind=run.ref.kind)
+
+
+def _attributes_of_files(run: StagedRun) -> dict[str, str]:
+    """Which attribute each file belongs to; nothing if the parts cannot be read, which is found elsewhere."""
+    try:
+        return Counted(run).files
+    except ExporterError:
+        return {}
+
+
+def _check_index(run: StagedRun, data: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Index and extra values are what the manifest says, and add up to its digest and totals."""
+    sha256 = ""
+    for entry in (manifest.index, manifest.extra):
+        if entry is None:
+            continue
+        path = data / MANIFESTS / entry.path
+        try:
+            _check_size(path, entry)
+            if sha256_of(path) != entry.sha256:
+                raise DamagedDataError(f"{path} was changed.", "Restore it from a backup.")
+        except ExporterError as error:
+            yield failure(run.ref, error)
+            return
+        sha256 = entry.sha256 if entry is manifest.extra else ""
+    try:
+        attributes = run.attributes()
+    except ExporterError as error:
+        yield failure(run.ref, error)
+        return
+    if run_digest(attributes, sha256) != manifest.digest:
+        yield finding_of(run.ref, "digest", "The manifest's digest is not that of the attribute index.")
+    if Totals.of(attributes) != manifest.totals or sum(a.rows for a in attributes) != manifest.rows:
+        yield finding_of(run.ref, "digest", "The manifest's totals are not those of the attribute index.")
+
+
+def _check_rows(run: StagedRun) -> Iterator[Finding]:
+    """The rows are those of the index, attribute by attribute."""
+    try:
+        index, rows = run.attributes(), rows_fingerprint(run)
+    except DamagedDataError:
+        return  # said already of the part or the index that cannot be read
+    except ExporterError as error:
+        yield failure(run.ref, error)
+        return
+    index = [attribute for attribute in index if attribute.rows]
+    for found in mismatches(index, rows, expected_in="the index", found_in="the parts"):
+        yield finding_of(run.ref, found.kind, found.message, attribute=found.path)
+
+
+def rows_fingerprint(run: StagedRun) -> list[Attribute]:
+    """The fingerprints of all attributes that have rows, from the rows."""
+    fingerprint = Fingerprint(run.files.sha256)
+    for batch in run.read():
+        fingerprint.write(batch)
+    return fingerprint.attributes()
+
+
+def _check_size(path: Path, entry: FileEntry) -> None:
+    """Raises `DamagedDataError` if a file is missing or has another size, else `StagingError`."""
+    if not path.exists():
+        raise DamagedDataError(f"{path} is missing.", "Restore it from a backup, or export the run again.")
+    with disk.explained("read", path):
+        size = path.stat().st_size
+    if size != entry.bytes:
+        raise DamagedDataError(
+            f"{path} has {size:,} bytes instead of {entry.bytes:,}.",
+            "Restore it from a backup, or export the run again with --overwrite.",
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hex. Raises `StagingError`."""
+    with disk.explained("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
