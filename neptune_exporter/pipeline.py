@@ -184,7 +184,7 @@ def each(
             ref = ready.popleft()
             pending[executor.submit(work, by_ref[ref])] = ref
         finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-        for future in finished:
+        for future in sorted(finished, key=lambda f: f.exception() is not None):  # outcomes before what ends it all
             ref = pending.pop(future)
             yield future.result()
             order.done(ref)

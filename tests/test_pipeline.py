@@ -285,6 +285,18 @@ def test_what_work_raises_ends_everything(error):
     assert len(executor.submitted) <= 12
 
 
+def test_outcomes_that_came_with_a_fatal_error_are_not_lost():
+    def work(name):
+        if name == 0:
+            raise AccessError("401")
+        return done(name)
+
+    seen = []
+    with pytest.raises(AccessError):
+        seen.extend(each(AtOnce(), work, range(20), ref_of=ref, window=20))
+    assert {o.ref for o in seen} == {ref(i) for i in range(1, 20)}
+
+
 def test_attempts_keep_the_others_going():
     def work(name):
         def fails():
