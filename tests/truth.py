@@ -53,7 +53,7 @@ class Row:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """A form that compares exactly: NaN equals NaN, -0.0 is not 0.0, 1 is not 1.0. The time is left out if unknown."""
+        """A form that compares exactly: NaN equals NaN, -0.0 is not 0.0, 1 is not 1.0; an unknown time is no time."""
         return self.path, self.type, self.step, "any" if self.time is ... else self.time, exact(self.value)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from neptune_exporter.errors import ExporterError, Problem, SourceError
+from neptune_exporter.errors import ExporterError, SourceError
 from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
 from neptune_exporter.exporters.offline import OfflineOptions
 from neptune_exporter.exporters.offline_scale import find as scale
@@ -43,7 +43,7 @@ class _Found:
     """
 
     runs: dict[RunRef, scale.ScaleRun] = field(default_factory=dict)
-    unreadable: list[Problem] = field(default_factory=list)
+    unreadable: list[SourceError] = field(default_factory=list)
 
 
 class OfflineExporter:
@@ -79,8 +79,8 @@ class OfflineExporter:
                 yield run.source_run()
 
     @property
-    def unreadable(self) -> tuple[Problem, ...]:
-        """Files that should be stores, but do not say of which run: they belong into the command's report."""
+    def unreadable(self) -> tuple[SourceError, ...]:
+        """Files that should be stores, but do not say of which run: they belong among the command's errors."""
         return tuple(self._discover().unreadable)
 
     def batches(
@@ -121,7 +121,7 @@ class OfflineExporter:
                 store = scale.read_store(path)
             except SourceError as error:
                 logger.warning("%s", error.message)
-                found.unreadable.append(Problem(f"{error.message} {error.hint}".strip(), kind="retry"))
+                found.unreadable.append(error)
             else:
                 if store is not None:
                     stores.append(store)
@@ -131,15 +131,15 @@ class OfflineExporter:
         return found
 
 
-def _nothing(roots: list[Path], unreadable: list[Problem]) -> ExporterError:
+def _nothing(roots: list[Path], unreadable: list[SourceError]) -> ExporterError:
     where = ", ".join(map(str, roots))
     if unreadable:
-        what = " ".join(problem.message for problem in unreadable)
+        what = " ".join(f"{error.message} {error.hint}".strip() for error in unreadable)
         return SourceError(f"No offline Neptune data under {where} can be read. {what}", _HINT)
     return SourceError(f"No offline Neptune data found under {where}.", _HINT)
 
 
-def _databases(roots: list[Path], unreadable: list[Problem]) -> Iterator[Path]:
+def _databases(roots: list[Path], unreadable: list[SourceError]) -> Iterator[Path]:
     """Every `*.sqlite3` file below the roots, each once. Folders that cannot be listed are problems."""
     seen: set[str] = set()
     for root in roots:
@@ -152,9 +152,9 @@ def _databases(roots: list[Path], unreadable: list[Problem]) -> Iterator[Path]:
                 yield path
 
 
-def _walk(root: Path, unreadable: list[Problem]) -> Iterator[Path]:
+def _walk(root: Path, unreadable: list[SourceError]) -> Iterator[Path]:
     def refused(error: OSError) -> None:
-        unreadable.append(Problem(f"{error.filename} cannot be listed: {error.strerror or error}.", kind="retry"))
+        unreadable.append(SourceError(f"{error.filename} cannot be listed: {error.strerror or error}."))
 
     for folder, subfolders, names in os.walk(root, onerror=refused):
         subfolders.sort()

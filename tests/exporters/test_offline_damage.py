@@ -231,6 +231,6 @@ def test_temporary_copies_are_removed(store, tmp_path, monkeypatch):
     (run,) = offline(store).runs(PROJECT, EVERYTHING)
     batches = offline(store).batches(run, EVERYTHING, None, None)
     next(batches)
-    assert len(os.listdir(tmp_path / "temporary")) == 1
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
     batches.close()
-    assert os.listdir(tmp_path / "temporary") == []
+    assert list((tmp_path / "temporary").iterdir()) == []

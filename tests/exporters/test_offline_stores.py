@@ -1,6 +1,6 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finding stores of every age, telling what has changed, merging with what was synced, and what is asked for wrongly."""
+"""Finding stores of every age, telling what has changed, partly synced ones, and what is asked for wrongly."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_what_the_server_refused_is_a_problem_only_if_it_is_gone(tmp_path):
 
 
 def test_no_such_folder(tmp_path, monkeypatch):
-    with pytest.raises(SourceError, match="There is no folder .*missing") as caught:
+    with pytest.raises(SourceError, match=r"There is no folder .*missing") as caught:
         list(offline(tmp_path / "missing").projects(EVERYTHING))
     assert "--offline-path" in caught.value.hint
     monkeypatch.chdir(tmp_path)

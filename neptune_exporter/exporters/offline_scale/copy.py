@@ -38,7 +38,8 @@ def copy_database(source: Path, folder: Path) -> Path:
         for _ in range(_ATTEMPTS):
             before = _mark(source)
             _require_space(before[0] + _size(_wal(source)), folder)
-            if _copied(source, target) and _mark(source) == before:
+            _copy_both(source, target)
+            if _mark(source) == before:
                 return target
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -60,13 +61,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _copied(source: Path, target: Path) -> bool:
+def _copy_both(source: Path, target: Path) -> None:
+    target.with_name(target.name + "-shm").unlink(missing_ok=True)
     shutil.copyfile(source, target)
     try:
         shutil.copyfile(_wal(source), _wal(target))
     except FileNotFoundError:
         _wal(target).unlink(missing_ok=True)
-    return True
 
 
 def _mark(source: Path) -> tuple[int, int, int, bytes]:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 UPDATE, CREATE = 0, 1  # run_operations.operation_type
 BLOCK_BYTES = 2 * 2**20
+_ATTEMPTS = 3
 
 # What the client records when it could not reach the server: it tries again, nothing was refused.
 _RETRIED_ERRORS = frozenset(
@@ -244,18 +245,28 @@ def open_copy(path: Path) -> Iterator[Database]:
         SourceError: it cannot be copied.
     """
     with temporary_folder() as folder:
-        try:
-            copy = copy_database(path, Path(folder))
-        except OSError as error:
-            raise UnreadableStoreError(f"{path} cannot be read: {error.strerror or error}.") from None
-        if copy.stat().st_size == 0 and not committed_frames(copy):
-            raise UnreadableStoreError(f"{path} is an empty file: whose it was is not recorded.")
-        truncated = mend_header(copy)
-        claimed = committed_frames(copy)
-        with closing(sqlite3.connect(copy, isolation_level=None, check_same_thread=False)) as connection:
-            usable = _usable_frames(connection)
-            lost = sum(number > usable for number in claimed)
-            yield Database(path, connection, truncated=truncated, lost_transactions=lost)
+        for attempt in range(_ATTEMPTS):
+            connection, truncated, lost = _copied(path, Path(folder))
+            with closing(connection):
+                if lost and attempt < _ATTEMPTS - 1:
+                    continue  # a transaction may have been half written when the log was copied
+                yield Database(path, connection, truncated=truncated, lost_transactions=lost)
+                return
+
+
+def _copied(path: Path, folder: Path) -> tuple[sqlite3.Connection, bool, int]:
+    """A connection to a copy, whether it was truncated, and how many transactions its log has lost."""
+    try:
+        copy = copy_database(path, folder)
+    except OSError as error:
+        raise UnreadableStoreError(f"{path} cannot be read: {error.strerror or error}.") from None
+    claimed = committed_frames(copy)
+    if copy.stat().st_size == 0 and not claimed:
+        raise UnreadableStoreError(f"{path} is an empty file: whose it was is not recorded.")
+    truncated = mend_header(copy)
+    connection = sqlite3.connect(copy, isolation_level=None, check_same_thread=False)
+    usable = _usable_frames(connection)
+    return connection, truncated, sum(number > usable for number in claimed)
 
 
 def _blocks(operations: Iterable[Operation]) -> Iterator[Block]:
