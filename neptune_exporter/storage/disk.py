@@ -38,31 +38,43 @@ def explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it."""
+    """Makes a folder and those above it, durably."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
     with explained("create the folder", path):
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def create(path: Path) -> Iterator[BinaryIO]:
-    """A new file for the length of a with block: durable at its end, gone if the block fails."""
+    """A new file for the length of a with block: durable at its end, gone if the block fails.
+
+    What the block raises is raised as it is: an `OSError` in there may be a network's and not the disk's.
+    """
     with explained("write", path):
-        try:
-            with path.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            raise
+        file = path.open("wb")
+    try:
+        yield file
+        with explained("write", path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
 
 
 def write(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes a whole file, durably; leaves nothing behind if it fails."""
+    """Writes a whole file, durably; leaves nothing behind if it fails. What `chunks` raises is raised as it is."""
     with create(path) as file:
         for chunk in chunks:
-            file.write(chunk)
+            with explained("write", path):
+                file.write(chunk)
 
 
 def replace(source: Path, target: Path) -> None:

@@ -53,7 +53,8 @@ class FileWriter:
         digest, size = hashlib.sha256(), 0
         with disk.create(temporary) as file:
             for chunk in chunks:
-                file.write(chunk)
+                with disk.explained("write", temporary):
+                    file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
         disk.replace(temporary, target)
@@ -117,7 +118,7 @@ class FileReader:
 
     def __init__(self, root: Path, entries: Mapping[str, FileEntry]) -> None:
         self._root = root
-        self._entries = entries
+        self.known = entries
         self._hashed: dict[str, str] = {}
 
     def local(self, path: str) -> Path:
@@ -135,7 +136,7 @@ class FileReader:
             raise DamagedDataError(f"{local} is missing.", "Restore it, or check --files-path.")
         if not local.resolve().is_relative_to(self._root.resolve()):
             raise DamagedDataError(f"{local} leaves the files folder.", "This archive is not to be trusted.")
-        known = self._entries.get(path)
+        known = self.known.get(path)
         if known is not None and local.stat().st_size != known.bytes:
             raise DamagedDataError(
                 f"{local} has {local.stat().st_size} bytes instead of {known.bytes}.",
@@ -155,7 +156,7 @@ class FileReader:
 
     def sha256(self, path: str) -> str:
         """The SHA-256, hex, from the manifest where there is one. Raises like `local`."""
-        known = self._entries.get(path)
+        known = self.known.get(path)
         if known is not None:
             return known.sha256
         if path not in self._hashed:

@@ -17,9 +17,9 @@ STEM_BYTES = 200
 SEGMENT_BYTES = 150
 PATH_BYTES = 500
 
-_PART = re.compile(r"(?P<stem>.+-[0-9a-f]{16})_part_(?P<number>\d+)\.parquet", re.DOTALL)
+_PART = re.compile(r"(?P<stem>.+-[0-9a-f]{16})_part_(?P<number>0|[1-9][0-9]{0,8})\.parquet", re.DOTALL)
 _EXTENSION = re.compile(r"\.[A-Za-z0-9_-]{1,16}")
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "0123456789¹²³")}
 
 
 def digest(text: str) -> str:
@@ -80,7 +80,7 @@ def _harmless(segment: str) -> bool:
         and segment.isprintable()
         and not segment.startswith((".", " "))
         and not segment.endswith((".", " "))
-        and segment.split(".", maxsplit=1)[0].lower() not in _DEVICES
+        and segment.split(".", maxsplit=1)[0].rstrip().lower() not in _DEVICES
         and len(segment.encode("utf-8", "replace")) <= SEGMENT_BYTES
     )
 
@@ -93,7 +93,7 @@ def flat_name(attribute: str, key: str) -> str:
 
 def collision_key(path: str) -> str:
     """Equal for two paths that some file system takes for the same one."""
-    return unicodedata.normalize("NFC", path).casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
 def is_inside(path: str) -> bool:
