@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from neptune_exporter import plugins
 from neptune_exporter.concurrency import open_executor
-from neptune_exporter.errors import ExporterError, Problem
-from neptune_exporter.exporters.exporter import Exporter, SourceRun
-from neptune_exporter.model import RunRef
+from neptune_exporter.errors import DamagedDataError, ExporterError, Problem
+from neptune_exporter.exporters.exporter import Exporter, Findings, SourceRun
+from neptune_exporter.model import OutsideValue
 from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import EVERYTHING, Selection
@@ -39,12 +39,14 @@ class Plan:
         selections: what to fetch, one after the other; nothing if the run is to be skipped.
         policy: what becomes of what the staging area holds of it.
         claims: what the manifest may say was selected, afterwards.
+        standing: problems of earlier exports from this source that are not tried again.
         reason: why it is skipped.
     """
 
     selections: tuple[Selection, ...]
     policy: Policy = "replace"
     claims: Selection = EVERYTHING
+    standing: tuple[Problem, ...] = ()
     reason: str = ""
 
 
@@ -129,7 +131,7 @@ def export(
         rows.done()
         runs.done()
         if overwrite and not report.errors:
-            _remove_vanished(exporter, staging, selection, tasks)
+            _remove_vanished(exporter, staging, selection, tasks, report)
     finally:
         exporter.close()
         connected.cache_clear()
@@ -152,9 +154,11 @@ def _listed(exporter: Exporter, selection: Selection, report: Report) -> Iterato
 def planned(exporter: Exporter, staging: Staging, task: Task) -> Outcome:
     """What would be done for a run."""
     ref = task.run.info.ref
-    plan = plan_for(exporter, staging.run(ref), task)
+    base = _staged(staging, task)
+    plan = plan_for(exporter, base, task)
     if not plan.selections:
-        return Outcome(ref, "skipped", plan.reason)
+        problems = base.problems if base is not None else ()
+        return Outcome(ref, "partial" if problems else "skipped", plan.reason, problems=problems)
     return Outcome(ref, "planned", rows=task.run.estimated_rows)
 
 
@@ -175,12 +179,12 @@ def _export(
     stop: Callable[[], bool] | None,
 ) -> Outcome:
     run = task.run
-    base = staging.run(run.info.ref)
+    base = _staged(staging, task)
     plan = plan_for(exporter, base, task)
     if not plan.selections:
         problems = base.problems if base is not None else ()
         return Outcome(run.info.ref, "partial" if problems else "skipped", plan.reason, problems=problems)
-    source = SourceRecord(exporter.name, exporter.source, run.state, run.as_of, plan.claims)
+    source = SourceRecord(exporter.name, exporter.source, run.state, run.as_of, plan.claims, plan.standing)
     writer = staging.writer(run.info, source, base, plan.policy, stop)
     try:
         rows = pump(_batches(exporter, run, plan.selections, writer), writer, on_rows=on_rows, stop=stop)
@@ -190,6 +194,16 @@ def _export(
         raise
     problems = writer.problems
     return Outcome(run.info.ref, "partial" if problems else "done", rows=rows, problems=problems)
+
+
+def _staged(staging: Staging, task: Task) -> StagedRun | None:
+    """What the staging area holds of a run. One that is too damaged to be opened gives way to a whole new export."""
+    try:
+        return staging.run(task.run.info.ref)
+    except DamagedDataError:
+        if not (task.overwrite and task.selection.whole_runs):
+            raise
+        return None
 
 
 def _batches(
@@ -202,8 +216,28 @@ def _batches(
         def is_new(path: str, kind: str, before: Sequence[Selection] = before) -> bool:
             return not any(earlier.wants(path, kind) for earlier in before)
 
-        for batch in exporter.batches(run, selection, writer.files, writer):
+        findings = _NewFindings(writer, is_new) if before else writer
+        for batch in exporter.batches(run, selection, writer.files, findings):
             yield rows_of(batch, is_new) if before else batch
+
+
+class _NewFindings:
+    """Findings of a selection, without what an earlier one has found of the same attributes."""
+
+    def __init__(self, findings: Findings, is_new: Callable[[str, str], bool]) -> None:
+        self._findings = findings
+        self._is_new = is_new
+
+    def problem(self, problem: Problem) -> None:
+        self._findings.problem(problem)  # names no type: rather twice than never
+
+    def outside(self, value: OutsideValue) -> None:
+        if self._is_new(value.attribute, value.type):
+            self._findings.outside(value)
+
+    def empty(self, path: str, attribute_type: str) -> None:
+        if self._is_new(path, attribute_type):
+            self._findings.empty(path, attribute_type)
 
 
 def plan_for(exporter: Exporter, staged: StagedRun | None, task: Task) -> Plan:
@@ -211,25 +245,25 @@ def plan_for(exporter: Exporter, staged: StagedRun | None, task: Task) -> Plan:
     selection = task.selection
     if staged is None:
         return Plan((selection,), "replace", selection)
-    record = next((r for r in staged.sources if (r.exporter, r.source) == (exporter.name, exporter.source)), None)
+    record = next((r for r in staged.sources if r.name == (exporter.name, exporter.source)), None)
     if record is None:  # another source, or one that nobody knows: never skipped, never replaced
         return Plan((selection,), "union", selection)
     claims = selection.joined(record.selection)
     whole = (claims,) if claims.covers(selection) and claims.covers(record.selection) else (record.selection, selection)
     relation = exporter.compare(record.state, task.run.state)
-    if relation == "apart":
-        return Plan(whole, "union", claims)
-    wider, retried = selection.beyond(record.selection), _to_retry(staged.problems, retry_failed=task.retry_failed)
-    if task.overwrite or relation == "newer" or None in retried:
-        return Plan(whole, "replace" if len(staged.sources) == 1 else "union", claims)
+    alone = len(staged.sources) == 1  # otherwise what is here may be another source's
+    wider, retried = selection.beyond(record.selection), _to_retry(record.problems, retry_failed=task.retry_failed)
+    if task.overwrite or relation != "same" or None in retried:
+        return Plan(whole, "replace" if alone and relation != "apart" else "union", claims)
     selections = [wider] if wider.classes else []
     if retried:
         selections.append(_exactly(sorted(path for path in retried if path is not None)))
     if selections:
-        return Plan(tuple(selections), "extend", claims)
-    count = sum(problem.count for problem in staged.problems)
-    reason = f"exported before, with {count} problems; --retry-failed tries them again" if count else "exported before"
-    return Plan((), reason=reason)
+        standing = tuple(problem for problem in record.problems if problem.attribute not in retried)
+        return Plan(tuple(selections), "extend" if alone else "union", claims, standing)
+    failed = sum(problem.count for problem in staged.problems)
+    again = f"exported before, with {failed} problems; --retry-failed tries them again"
+    return Plan((), reason=again if failed else "exported before")
 
 
 def _to_retry(problems: Sequence[Problem], *, retry_failed: bool) -> set[str | None]:
@@ -241,16 +275,21 @@ def _exactly(paths: Sequence[str]) -> Selection:
     return Selection(attributes=tuple(paths) if len(paths) > 1 else (f"^{re.escape(paths[0])}$",))
 
 
-def _remove_vanished(exporter: Exporter, staging: Staging, selection: Selection, tasks: Sequence[Task]) -> None:
+def _remove_vanished(
+    exporter: Exporter, staging: Staging, selection: Selection, tasks: Sequence[Task], report: Report
+) -> None:
     """Removes runs that this source has no more, if it was asked for all it has and has said so."""
     unfiltered = selection.whole_runs and not selection.run_ids and not selection.run_patterns
     if not unfiltered or not exporter.lists_all:
         return
-    listed: set[RunRef] = {task.run.info.ref for task in tasks}
+    listed = {task.run.info.ref for task in tasks}
     own = (exporter.name, exporter.source)
-    for project_id in {ref.project_id for ref in listed}:
-        folder = staging.folder(project_id)
-        for run in list(folder.runs()):
-            if run.ref not in listed and run.sources and all((s.exporter, s.source) == own for s in run.sources):
+    for project_id, kind in sorted({(ref.project_id, ref.kind) for ref in listed}):
+        folder = staging.folder(project_id, kind)
+        for run in list(folder.runs(report.errors.append)):
+            if run.ref not in listed and run.sources and all(record.name == own for record in run.sources):
                 logger.info("%s is gone from the source and is removed", run.ref)
-                folder.remove(run)
+                try:
+                    folder.remove(run)
+                except ExporterError as error:
+                    report.errors.append(error)

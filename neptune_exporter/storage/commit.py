@@ -61,6 +61,7 @@ def commit(
         "renames": [list(pair) for pair in renames],
         "removals": {key: list(paths) for key, paths in removals.items()},
     }
+    disk.sync_folder(folder / MANIFESTS)
     disk.write_json(next_path(folder, run_stem), plan)
     _finish(folder, files, run_stem, plan)
 
@@ -77,27 +78,38 @@ def roll_forward(folder: Path, files: Path, run_stem: str) -> None:
     while path.exists():
         try:
             with Claim(claim_path(folder, run_stem), run_stem):
-                if path.exists():
-                    _finish(folder, files, run_stem, read_json(path))
+                finish(folder, files, run_stem)
         except ClaimedError:
             if living_holder(claim_path(folder, run_stem)) is not None and time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
+def finish(folder: Path, files: Path, run_stem: str) -> None:
+    """Finishes a commit that was interrupted, if there is one. The caller holds the run's claim."""
+    path = next_path(folder, run_stem)
+    if path.exists():
+        _finish(folder, files, run_stem, read_json(path))
+
+
 def _finish(folder: Path, files: Path, run_stem: str, plan: Any) -> None:
     """Does the renames that are left; every step may have been done before."""
     path = next_path(folder, run_stem)
     try:
-        manifest_from(plan["manifest"], path)
+        manifest = manifest_from(plan["manifest"], path)
         renames, removals = [(str(a), str(b)) for a, b in plan["renames"]], plan["removals"]
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedDataError(f"{path} is not a commit: {error}.", "Restore it from a backup.") from error
+    sizes = {part.path: part.bytes for part in manifest.parts}
     for source, target in renames:
+        there = folder / target
         if (folder / source).exists():
-            disk.replace(folder / source, folder / target)
-        elif not (folder / target).exists():
-            raise DamagedDataError(f"{folder / target} is missing.", "Export the run again with --overwrite.")
+            disk.replace(folder / source, there)
+        elif not there.exists() or there.stat().st_size != sizes.get(target, there.stat().st_size):
+            raise DamagedDataError(
+                f"{folder / source} is missing: the commit in {path} cannot be finished.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
     disk.sync_folder(folder)
     disk.sync_folder(folder / MANIFESTS)
     disk.write_json(manifest_path(folder, run_stem), plan["manifest"])

@@ -24,6 +24,7 @@ from neptune_exporter.selection import Selection
 FORMAT = 1
 MANIFESTS = "_manifest"
 AREA = "area.json"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class SourceRecord:
         state: what the exporter needs to tell whether the source has changed since.
         as_of: the time of the last write that the source knew of.
         selection: which attributes and classes were exported.
+        problems: what this source could not give.
         exported: when.
     """
 
@@ -61,7 +63,13 @@ class SourceRecord:
     state: Mapping[str, Any] = field(default_factory=dict)
     as_of: datetime | None = None
     selection: Selection = field(default_factory=Selection)
+    problems: tuple[Problem, ...] = ()
     exported: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What tells sources apart: the exporter and where it exported from."""
+        return self.exporter, self.source
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
@@ -71,6 +79,7 @@ class SourceRecord:
             "state": dict(self.state),
             "as_of": self.as_of and self.as_of.isoformat(),
             "selection": self.selection.attributes_to_json(),
+            "problems": [problem.to_json() for problem in self.problems],
             "exported": self.exported.isoformat(),
         }
 
@@ -83,6 +92,7 @@ class SourceRecord:
             state=value["state"],
             as_of=datetime.fromisoformat(value["as_of"]) if value["as_of"] else None,
             selection=Selection.attributes_from_json(value["selection"]),
+            problems=tuple(Problem.from_json(problem) for problem in value["problems"]),
             exported=datetime.fromisoformat(value["exported"]),
         )
 
@@ -124,12 +134,11 @@ class Manifest:
     Attributes:
         generation: 1 for the first export of the run, one more for each that replaced it.
         info: the run's identity.
-        sources: the exports that contributed, oldest first; none for a run of unknown origin that was adopted.
+        sources: the exports that contributed, oldest first, at least one; `UNKNOWN` for what another tool left.
         parts: the Parquet parts, in order.
         files: the run's files.
         index: the attribute index.
         extra: the values outside the schema, one JSON object a line; None if there are none.
-        problems: what could not be carried over.
         digest: the run's digest.
         totals: a summary of the index.
         sorted: whether the parts, one after the other, are sorted by (path, type, step).
@@ -142,10 +151,14 @@ class Manifest:
     files: tuple[FileEntry, ...]
     index: FileEntry
     extra: FileEntry | None
-    problems: tuple[Problem, ...]
     digest: str
     totals: Totals
     sorted: bool = True
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What could not be carried over, from any source."""
+        return tuple(problem for source in self.sources for problem in source.problems)
 
     @property
     def status(self) -> str:
@@ -168,7 +181,6 @@ class Manifest:
             "digest": self.digest,
             "sorted": self.sorted,
             "totals": asdict(self.totals),
-            "problems": [problem.to_json() for problem in self.problems],
             "sources": [source.to_json() for source in self.sources],
             "index": asdict(self.index),
             "extra": self.extra and asdict(self.extra),
@@ -188,7 +200,6 @@ class Manifest:
             files=tuple(FileEntry(*file) for file in value["files"]),
             index=FileEntry(**value["index"]),
             extra=FileEntry(**value["extra"]) if value["extra"] else None,
-            problems=tuple(Problem.from_json(problem) for problem in value["problems"]),
             digest=value["digest"],
             totals=Totals(**{**totals, "types": {k: tuple(v) for k, v in totals["types"].items()}}),
             sorted=value["sorted"],

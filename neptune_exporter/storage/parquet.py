@@ -109,9 +109,15 @@ class PartWriter:
         path: Path = self._path_of(len(self.parts))
         context = disk.create(path)
         file = context.__enter__()
+        try:
+            with disk.explained("write", path):
+                writer = pq.ParquetWriter(file, BATCH_SCHEMA, **_ENCODING)
+        except BaseException as error:
+            context.__exit__(type(error), error, error.__traceback__)
+            raise
         self.parts.append((path, 0))
         self._part_rows = 0
-        self._open = (context, file, pq.ParquetWriter(file, BATCH_SCHEMA, **_ENCODING))
+        self._open = (context, file, writer)
 
     def _close_part(self) -> None:
         if self._open is None:
@@ -151,7 +157,12 @@ def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
     """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`."""
     try:
         for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
-            yield without_placeholders(normalize(batch))
+            rows = normalize(batch)
+            if any(rows.column(name).null_count for name in NAME_COLUMNS):
+                raise DamagedDataError(
+                    f"{path} holds rows without a name or a type.", "Restore it from a backup, or export the run again."
+                )
+            yield without_placeholders(rows)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
 
@@ -191,14 +202,14 @@ def write_index(path: Path, attributes: Sequence[Attribute]) -> None:
         [pa.array(column, field.type) for column, field in zip(columns, INDEX_SCHEMA, strict=True)],
         schema=INDEX_SCHEMA,
     )
-    with disk.create(path) as file:
+    with disk.create(path) as file, disk.explained("write", path):
         pq.write_table(table, file, compression="zstd")
 
 
-def read_index(path: Path) -> list[Attribute]:
-    """Reads the attribute index. Raises `DamagedDataError`, naming it."""
+def read_index(path: Path, data: bytes) -> list[Attribute]:
+    """Reads the attribute index from the content of its file. Raises `DamagedDataError`, naming it."""
     try:
-        table = pq.read_table(path, schema=INDEX_SCHEMA, memory_map=False)
+        table = pq.read_table(pa.BufferReader(data), schema=INDEX_SCHEMA)
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
     columns: Iterable[list[Any]] = (table.column(name).to_pylist() for name in INDEX_SCHEMA.names)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -15,14 +16,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from neptune_exporter.errors import DamagedDataError, Problem
+from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import RunInfo, RunRef, codes_of
-from neptune_exporter.storage import names
+from neptune_exporter.storage import commit, names
 from neptune_exporter.storage.files import FileReader
 from neptune_exporter.storage.identity import info_from_rows
-from neptune_exporter.storage.manifest import MANIFESTS, FileEntry, Manifest, SourceRecord
-from neptune_exporter.storage.parquet import open_part, part_batches, read_index
+from neptune_exporter.storage.manifest import (
+    MANIFESTS,
+    UNKNOWN,
+    FileEntry,
+    Manifest,
+    SourceRecord,
+    Totals,
+    read_manifest,
+)
+from neptune_exporter.storage.parquet import entry, open_part, part_batches, read_index
 from neptune_exporter.storage.sort import ExternalSort, Order
 
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ class StagedRun:
 
     @property
     def sources(self) -> tuple[SourceRecord, ...]:
-        """The exports that contributed; none if the origin is unknown."""
+        """The exports that contributed; none for an unproven run."""
         return self.manifest.sources if self.manifest else ()
 
     @cached_property
@@ -85,9 +94,9 @@ class StagedRun:
 
     def attributes(self) -> list[Attribute]:
         """The attribute index, sorted by path and type."""
-        if self.manifest:
-            return read_index(self._folder.data / MANIFESTS / self.manifest.index.path)
-        return self._scan[0]
+        if self.manifest is None:
+            return self._scan[0]
+        return read_index(self._folder.data / MANIFESTS / self.manifest.index.path, self._read(self.manifest.index))
 
     @property
     def digest(self) -> str:
@@ -96,15 +105,25 @@ class StagedRun:
 
     def extra(self) -> bytes | None:
         """The values outside the schema as JSON lines, or None. Raises `DamagedDataError`."""
-        if self.manifest is None or self.manifest.extra is None:
-            return None
-        path = self._folder.data / MANIFESTS / self.manifest.extra.path
+        return self._read(self.manifest.extra) if self.manifest and self.manifest.extra else None
+
+    def _read(self, entry: FileEntry) -> bytes:
+        """A file beside the manifest, whole and as the manifest says."""
+        path = self._folder.data / MANIFESTS / entry.path
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DamagedDataError(f"{path} cannot be read: {error.strerror}.", "Restore it from a backup.") from error
-        if len(data) != self.manifest.extra.bytes:
-            raise DamagedDataError(f"{path} was changed.", "Restore it from a backup.")
+            self._check_unchanged()
+            raise DamagedDataError(
+                f"{path} cannot be read: {error.strerror}.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            ) from error
+        self._check_unchanged()
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise DamagedDataError(
+                f"{path} is not what the manifest says.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
         return data
 
     # --- its rows
@@ -135,15 +154,38 @@ class StagedRun:
 
     def _part_batches(self, *, verified: bool = True) -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
-            # All parts are opened before the first row: a new generation that comes meanwhile does no harm.
-            parts = [(path, stack.enter_context(open_part(path))) for path in self.part_paths()]
-            if self.manifest:
-                self._check_sizes(parts)
+            # All parts are opened before the first row: a new generation that comes later does no harm.
+            parts = self._open_parts(stack)
             missing = self._missing_files if verified and self.manifest is None else frozenset()
             for path, part in parts:
                 for batch in part_batches(part, path):
                     own = self._own_rows(batch)
+                    if self.manifest:
+                        own = _with_files(own, self.files.known)
                     yield _without_files(own, missing) if missing else own
+
+    def _open_parts(self, stack: ExitStack) -> list[tuple[Path, Any]]:
+        try:
+            parts = [(path, stack.enter_context(open_part(path))) for path in self.part_paths()]
+            if self.manifest:
+                self._check_sizes(parts)
+        except DamagedDataError:
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+        return parts
+
+    def _check_unchanged(self) -> None:
+        """What was opened or read just now belongs to this generation and not to one that came meanwhile.
+
+        A commit that had begun before is still written down, or its manifest is there: looked at in this order,
+        none is missed.
+        """
+        stem = names.stem(self.ref.run_id)
+        path = commit.manifest_path(self._folder.data, stem)
+        begun = commit.next_path(self._folder.data, stem).exists()
+        if begun or (read_manifest(path) if path.exists() else None) != self.manifest:
+            raise StagingError(f"{self.ref} was exported again while it was being read.", "Run the same command again.")
 
     def _own_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         for column, expected in (("project_id", self.ref.project_id), ("run_id", self.ref.run_id)):
@@ -230,9 +272,6 @@ class StagedRun:
 
     def as_manifest(self, generation: int = 1) -> Manifest:
         """What a manifest of this unproven run would say; its index is not written yet."""
-        from neptune_exporter.storage.manifest import Totals
-        from neptune_exporter.storage.parquet import entry
-
         attributes = self.attributes()
         parts = tuple(
             replace(entry(path, path.name), rows=open_part(path).metadata.num_rows) for path in self.part_paths()
@@ -240,12 +279,11 @@ class StagedRun:
         return Manifest(
             generation=generation,
             info=self.info,
-            sources=(),
+            sources=(SourceRecord(UNKNOWN, UNKNOWN, problems=self.problems),),
             parts=parts,
             files=tuple(self.file_entries().values()),
             index=FileEntry("", 0, ""),
             extra=None,
-            problems=self.problems,
             digest=run_digest(attributes),
             totals=Totals.of(attributes),
             sorted=False,
@@ -271,6 +309,16 @@ def file_rows(batch: pa.RecordBatch) -> list[tuple[str, str]]:
     rows = pa.array(np.flatnonzero(np.asarray(column.is_valid())))
     attributes = batch.column("attribute_path").take(rows).to_pylist()
     return list(zip(attributes, pa.compute.struct_field(column.take(rows), "path").to_pylist(), strict=True))
+
+
+def _with_files(batch: pa.RecordBatch, known: Mapping[str, FileEntry]) -> pa.RecordBatch:
+    """The batch without rows whose file the manifest does not name: it was missing and is listed as a problem."""
+    column = batch.column("file_value")
+    if column.null_count == len(column):
+        return batch
+    named = pa.compute.is_in(pa.compute.struct_field(column, "path"), pa.array(list(known), pa.string()))
+    keep = pa.compute.or_(named, column.is_null())
+    return batch if pa.compute.all(keep).as_py() else batch.filter(keep)
 
 
 def _without_files(batch: pa.RecordBatch, missing: frozenset[str] | set[str]) -> pa.RecordBatch:

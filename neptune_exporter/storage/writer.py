@@ -6,24 +6,26 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from neptune_exporter.errors import ClaimedError, InterruptedRunError, Problem, StagingError
+from neptune_exporter.errors import ClaimedError, DamagedDataError, InterruptedRunError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
-from neptune_exporter.model import OutsideValue, RunInfo
+from neptune_exporter.model import SERIES_TYPES, OutsideValue, RunInfo
 from neptune_exporter.storage import commit, disk, names
 from neptune_exporter.storage.claims import Claim
 from neptune_exporter.storage.files import FileWriter
-from neptune_exporter.storage.manifest import MANIFESTS, FileEntry, Manifest, SourceRecord, Totals
-from neptune_exporter.storage.merge import NEW, OLD, merged
+from neptune_exporter.storage.manifest import MANIFESTS, UNKNOWN, FileEntry, Manifest, SourceRecord, Totals
+from neptune_exporter.storage.merge import NEW, OLD, TAG_SETS, merged
 from neptune_exporter.storage.parquet import PartWriter, entry, without_placeholders, write_index
-from neptune_exporter.storage.run import StagedRun, file_rows, rows_of
+from neptune_exporter.storage.run import StagedRun, Wanted, file_rows
 from neptune_exporter.storage.sort import ExternalSort
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class RunWriter:
     Args:
         folder: the project.
         info: the run's identity.
-        source: what is being exported, for the manifest.
+        source: what is being exported, for the manifest; its problems are those of earlier exports that this one
+            does not try again.
         base: what the staging area holds of the run already.
         policy: what becomes of it. `replace`: the new export has all there is, but an attribute for which it
             reports a problem keeps its old rows too. `extend`: attributes that are not exported anew stay.
@@ -69,16 +72,19 @@ class RunWriter:
         self._problems: list[Problem] = []
         self._outside: list[OutsideValue] = []
         self._empty: set[tuple[str, str]] = set()
-        self._done = False
+        self._fresh: set[tuple[str, str]] = set()
+        self._contested: set[str] = set()
+        self._mixed = self._done = False
+        self.problems: tuple[Problem, ...] = ()
         self._cleanup = ExitStack()
         self._cleanup.enter_context(Claim(commit.claim_path(folder.data, self._stem), str(info.ref)))
         self._cleanup.callback(self._remove_temporary)
         try:
             folder.ensure_ours()
-            self._check_base()
+            self._orphans = self._check_base()
             self._remove_temporary()
             self._generation = 1 + (base.generation if base is not None else 0)
-            taken = base.file_paths() if base is not None else ()
+            taken = base.file_paths() if base is not None else self._orphans
             self.files = FileWriter(folder.files, folder.run_folder(self._stem), self._generation, taken)
             self._sort = ExternalSort(
                 info.ref, "attribute", folder.data / MANIFESTS / f"{self._stem}.sort.tmp", origin=base is not None
@@ -113,27 +119,29 @@ class RunWriter:
 
     def commit(self) -> None:
         """Makes the run count: the manifest last."""
-        problems = self.problems
-        if self._base is not None:
-            self._add_base(self._base)
+        self._fresh = self._sort.attributes | self._empty | {(v.attribute, v.type) for v in self._outside}
+        keeps = self._keeps()
+        if self._base is not None and keeps is not None:
+            self._add_base(self._base, keeps)
+        sources = self._sources()
+        self.problems = tuple(problem for source in sources for problem in source.problems)
         fingerprint = Fingerprint(self._sha256)
         used: set[str] = set()
         parts = self._write_parts(fingerprint, used)
         for path, attribute_type in sorted(self._empty - {a[:2] for a in fingerprint.attributes()}):
             fingerprint.add(Attribute(path, attribute_type))
         attributes = fingerprint.attributes()
-        extra = self._write_extra()
+        extra = self._write_extra(keeps)
         index = self._write_index(attributes)
         entries = {**(self._base.file_entries() if self._base else {}), **self.files.entries}
         manifest = Manifest(
             generation=self._generation,
-            info=self._info if self._base is None else _joined_info(self._base.info, self._info),
-            sources=self._sources(),
+            info=self._joined_info(),
+            sources=sources,
             parts=tuple(part for _, part in parts),
-            files=tuple(entries[path] for path in sorted(used) if path in entries),
+            files=tuple(entries[path] for path in sorted(used)),
             index=index[1],
             extra=extra and extra[1],
-            problems=problems,
             digest=run_digest(attributes, extra[1].sha256 if extra else ""),
             totals=Totals.of(attributes),
         )
@@ -158,34 +166,69 @@ class RunWriter:
 
     # --- parts of the commit
 
-    def _check_base(self) -> None:
-        """What was planned with is still what is there, now that nobody else can change it."""
-        now = self._folder.run(self._info.ref.run_id)
+    def _check_base(self) -> list[str]:
+        """What was planned with is still what is there, now that nobody else can change it.
+
+        Returns:
+            The files that lie here and that nobody can account for, because the run is too damaged to be opened.
+        """
+        try:
+            now = self._folder.run(self._info.ref.run_id, claimed=True)
+        except DamagedDataError:
+            if self._base is not None:
+                raise
+            return self._folder.files_of(self._stem)
         known = self._base.generation if self._base is not None else 0
         if (now.generation if now is not None else 0) != known:
             raise ClaimedError(f"Another command has just exported {self._info.ref}.", "Run the same command again.")
+        return []
 
-    def _add_base(self, base: StagedRun) -> None:
-        keep = self._keeps()
-        for batch in base.read():
-            self._sort.add(rows_of(batch, keep), OLD)
-        self._empty |= {a[:2] for a in base.attributes() if a.rows == 0}
-
-    def _keeps(self) -> Callable[[str, str], bool]:
-        """Which attributes of the base stay."""
-        troubled = {problem.attribute for problem in self._problems}
-        fresh = self._sort.attributes | self._empty
+    def _keeps(self) -> Wanted | None:
+        """Which attributes of the base stay; None if it need not be read at all."""
+        troubled = self._troubled
+        if self._base is None or (self._policy == "replace" and not troubled):
+            return None
         if self._policy == "union" or None in troubled:
             return lambda _path, _type: True
         if self._policy == "extend":
-            return lambda path, kind: (path, kind) not in fresh or path in troubled
+            anew = self._sort.attributes
+            return lambda path, kind: (path, kind) not in anew or path in troubled
         return lambda path, _type: path in troubled
 
+    @property
+    def _troubled(self) -> set[str | None]:
+        """The attributes that this export could not give, or not whole."""
+        return {problem.attribute for problem in self._problems}
+
+    def _add_base(self, base: StagedRun, keeps: Wanted) -> None:
+        kept = [attribute for attribute in base.attributes() if keeps(attribute.path, attribute.type)]
+        single = {path for path, kind in self._sort.attributes if kind not in SERIES_TYPES}
+        self._contested = single & {a.path for a in kept if a.rows and a.type not in SERIES_TYPES} - TAG_SETS
+        self._empty |= {a[:2] for a in kept if a.rows == 0}
+        for batch in base.read(wanted=keeps) if any(a.rows for a in kept) else ():
+            self._sort.add(batch, OLD)
+            self._mixed = True
+
     def _rows(self) -> Iterator[pa.RecordBatch]:
-        if self._base is None:
+        if not self._mixed:
             return self._sort.batches()
-        new_wins = self._policy != "union" or _is_later(self._source, self._base)
-        return merged(self._sort.batches_with_origin(), self._sha256, winner=NEW if new_wins else OLD)
+        winner = NEW if self._new_wins() else OLD
+        return merged(self._sort.batches_with_origin(), self._sha256, winner=winner, contested=self._contested)
+
+    def _new_wins(self) -> bool:
+        """Whether this export knows of later writes than everything exported before, or replaces it anyway."""
+        if self._base is None or self._policy != "union":
+            return True
+        known = [record.as_of for record in self._base.sources if record.as_of is not None]
+        return self._source.as_of is not None and (not known or self._source.as_of >= max(known))
+
+    def _joined_info(self) -> RunInfo:
+        """The identity from both exports: that of the later one where it knows."""
+        if self._base is None:
+            return self._info
+        first, second = (self._info, self._base.info) if self._new_wins() else (self._base.info, self._info)
+        values = {f.name: getattr(first, f.name) for f in fields(RunInfo)}
+        return RunInfo(**{k: getattr(second, k) if value is None else value for k, value in values.items()})
 
     def _write_parts(self, fingerprint: Fingerprint, used: set[str]) -> list[tuple[Path, FileEntry]]:
         writer = PartWriter(lambda n: self._temporary(f"part_{n}"))
@@ -219,50 +262,51 @@ class RunWriter:
         write_index(path, attributes)
         return path, entry(path, f"{self._stem}.parquet", len(attributes))
 
-    def _write_extra(self) -> tuple[Path, FileEntry] | None:
-        lines = [json.dumps(asdict(value), ensure_ascii=True) for value in self._outside]
-        if self._base is not None and self._policy != "replace":
-            old = (self._base.extra() or b"").decode().splitlines()
-            lines = list(dict.fromkeys([*old, *lines]))
+    def _write_extra(self, keeps: Wanted | None) -> tuple[Path, FileEntry] | None:
+        old = (self._base.extra() or b"").decode().splitlines() if self._base is not None and keeps is not None else []
+        lines = [line for line in old if keeps is not None and keeps(*map(json.loads(line).get, ("attribute", "type")))]
+        new = (json.dumps(asdict(value), ensure_ascii=True) for value in self._outside)
+        known = set(lines)
+        lines += [line for line in new if line not in known]
         if not lines:
             return None
         path = self._temporary("extra")
         disk.write(path, ["".join(f"{line}\n" for line in lines).encode()])
         return path, entry(path, f"{self._stem}.extra.jsonl", len(lines))
 
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """What could not be carried over, in this export or, where it stays so, in an earlier one."""
-        problems = list(self._problems)
-        for attribute, count in _counted(value.attribute for value in self._outside).items():
-            reason = next(value.reason for value in self._outside if value.attribute == attribute)
-            problems.append(Problem(f"Kept beside the run: {reason}.", attribute, "permanent", count))
-        if self._base is not None and self._policy != "replace":
-            settled = {path for path, _ in self._sort.attributes | self._empty} if self._policy == "extend" else set()
-            known = {(p.attribute, p.message) for p in problems}
-            tried = {p.attribute for p in problems}
-            problems += [
-                p
-                for p in self._base.problems
-                if (p.attribute, p.message) not in known and p.attribute not in settled and p.attribute not in tried
-            ]
-        return tuple(problems)
-
     def _sources(self) -> tuple[SourceRecord, ...]:
-        if self._base is None:
-            return (self._source,)
-        same = (self._source.exporter, self._source.source)
-        return (*(s for s in self._base.sources if (s.exporter, s.source) != same), self._source)
+        """All sources that contributed, this one last, each with what it could not give."""
+        before: tuple[SourceRecord, ...] = ()
+        if self._base is not None:
+            before = self._base.sources or (SourceRecord(UNKNOWN, UNKNOWN, problems=self._base.problems),)
+        own = [*self._problems, *self._kept_beside()]
+        fresh = {path for path, _ in self._fresh}
+        stay = [problem for problem in self._source.problems if problem.attribute not in fresh]
+        # An attribute that fails now keeps what it had, and so also what was wrong with that.
+        old = [p for record in before if record.name == self._source.name for p in record.problems]
+        troubled = self._troubled
+        stay += [p for p in old if p.kind == "permanent" and (p.attribute in troubled or None in troubled)]
+        own += [problem for problem in dict.fromkeys(stay) if problem not in own]
+        others = () if self._policy == "replace" else (r for r in before if r.name != self._source.name)
+        return (*others, replace(self._source, problems=tuple(own)))
+
+    def _kept_beside(self) -> list[Problem]:
+        counts = Counter((value.attribute, value.reason) for value in self._outside)
+        return [
+            Problem(f"Kept beside the run: {reason}.", attribute, "permanent", times)
+            for (attribute, reason), times in counts.items()
+        ]
 
     def _leftovers(self, manifest: Manifest) -> dict[str, list[str]]:
-        """What the old generation had and the new one does not name."""
-        if self._base is None:
-            return {}
-        parts, files = {p.path for p in manifest.parts}, {f.path for f in manifest.files}
-        old_extra = [f"{MANIFESTS}/{self._stem}.extra.jsonl"] if manifest.extra is None else []
+        """What lies here of the old generation and is not named by the new one."""
+        files = {file.path for file in manifest.files}
+        numbered = (names.part_name(self._stem, number) for number in count(len(manifest.parts)))
+        beyond = takewhile(lambda name: (self._folder.data / name).exists(), numbered)
+        beside = [] if manifest.extra else [f"{MANIFESTS}/{self._stem}.extra.jsonl"]
+        old_files = self._base.owned_file_paths() if self._base is not None else self._orphans
         return {
-            "data": [name for name in self._base.part_names() if name not in parts] + old_extra,
-            "files": [path for path in self._base.owned_file_paths() if path not in files],
+            "data": [*beyond, *beside],
+            "files": [path for path in old_files if path not in files],
         }
 
     def _sha256(self, path: str) -> str:
@@ -283,25 +327,3 @@ class RunWriter:
     def _commit_begun(self) -> bool:
         """Whether the new generation is certain: whoever comes next will finish it and needs what it names."""
         return commit.next_path(self._folder.data, self._stem).exists()
-
-
-def _counted(items: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item] = counts.get(item, 0) + 1
-    return counts
-
-
-def _is_later(source: SourceRecord, base: StagedRun) -> bool:
-    """Whether the new source knows of later writes than everything exported before."""
-    known = [record.as_of for record in base.sources if record.as_of is not None]
-    return source.as_of is not None and (not known or source.as_of >= max(known))
-
-
-def _joined_info(old: RunInfo, new: RunInfo) -> RunInfo:
-    """The identity from both: the new one where it knows."""
-    values = {
-        f.name: new_value if (new_value := getattr(new, f.name)) is not None else getattr(old, f.name)
-        for f in fields(RunInfo)
-    }
-    return RunInfo(**values)
