@@ -49,7 +49,7 @@ def summary(projects: tuple[str, ...], place: PlaceOptions, common: CommonOption
     if common.json:
         console.print_json(found.to_json())
     else:
-        click.echo("\n\n".join(_project_text(project) for project in found.projects))
+        click.echo("\n".join(_project_text(project) for project in found.projects).rstrip())
         _print_errors(found.damaged)
     return found.exit_code
 

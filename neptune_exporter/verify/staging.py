@@ -12,7 +12,7 @@ from neptune_exporter.errors import DamagedDataError, ExporterError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.storage import disk
 from neptune_exporter.storage.counting import Counted
-from neptune_exporter.storage.manifest import MANIFESTS, FileEntry, Manifest, Totals
+from neptune_exporter.storage.manifest import FileEntry, Manifest, Totals
 from neptune_exporter.storage.parquet import open_part
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.verify.compare import mismatches
@@ -49,7 +49,7 @@ class StagedCheck:
             yield finding_of(run.ref, "partial", message, attribute=problem.attribute)
         yield from _check_parts(run, self._data, manifest, read_data=self._read_data)
         yield from _check_files(run, manifest, read_data=self._read_data)
-        yield from _check_index(run, self._data, manifest)
+        yield from _check_index(run, manifest)
         if self._read_data:
             yield from _check_rows(run)
 
@@ -114,27 +114,18 @@ def _attributes_of_files(run: StagedRun) -> dict[str, str]:
         return {}
 
 
-def _check_index(run: StagedRun, data: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Index and extra values are what the manifest says, and add up to its digest and totals."""
-    sha256 = ""
-    for entry in (manifest.index, manifest.extra):
-        if entry is None:
-            continue
-        path = data / MANIFESTS / entry.path
-        try:
-            _check_size(path, entry)
-            if sha256_of(path) != entry.sha256:
-                raise DamagedDataError(f"{path} was changed.", "Restore it from a backup.")
-        except ExporterError as error:
-            yield failure(run.ref, error)
-            return
-        sha256 = entry.sha256 if entry is manifest.extra else ""
+def _check_index(run: StagedRun, manifest: Manifest) -> Iterator[Finding]:
+    """Index and values outside the schema are what the manifest says, and add up to its digest and totals."""
+    try:
+        run.extra()
+    except ExporterError as error:
+        yield failure(run.ref, error)
     try:
         attributes = run.attributes()
     except ExporterError as error:
         yield failure(run.ref, error)
         return
-    if run_digest(attributes, sha256) != manifest.digest:
+    if run_digest(attributes, manifest.extra.sha256 if manifest.extra else "") != manifest.digest:
         yield finding_of(run.ref, "digest", "The manifest's digest is not that of the attribute index.")
     if Totals.of(attributes) != manifest.totals or sum(a.rows for a in attributes) != manifest.rows:
         yield finding_of(run.ref, "digest", "The manifest's totals are not those of the attribute index.")
@@ -164,10 +155,12 @@ def rows_fingerprint(run: StagedRun) -> list[Attribute]:
 
 def _check_size(path: Path, entry: FileEntry) -> None:
     """Raises `DamagedDataError` if a file is missing or has another size, else `StagingError`."""
-    if not path.exists():
-        raise DamagedDataError(f"{path} is missing.", "Restore it from a backup, or export the run again.")
     with disk.explained("read", path):
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            hint = "Restore it from a backup, or export the run again."
+            raise DamagedDataError(f"{path} is missing.", hint) from None
     if size != entry.bytes:
         raise DamagedDataError(
             f"{path} has {size:,} bytes instead of {entry.bytes:,}.",
