@@ -127,7 +127,8 @@ class _Reader:
             yield rows.filter(pa.array(found[position]))
         shown = self._run.data.metrics.get(record.key)
         if not latest.explains(shown):
-            yield rows_batch(self._ref, record.path, record.type, float_value=pa.array([shown], pa.float64()))
+            value = np.nan if shown is None else shown
+            yield rows_batch(self._ref, record.path, record.type, float_value=pa.array([value], pa.float64()))
 
     def _expected_images(self, record: AttributeRecord) -> Any:
         """The hashes of the images of the attached rows, sorted, each once."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from neptune_exporter.errors import ExporterError, TargetAccessError, TargetError, UsageError
 
-PAGE_RUNS = 1000
+PAGE_RUNS = 250  # each comes with all its parameters
 PAGE_POINTS = 25_000  # what MLflow's own client asks for
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _WEB = ("http", "https")
@@ -77,6 +78,7 @@ class Tracking:
         self._shown = without_password(uri)
         _silence()
         with self._explained():
+            uri = _with_driver(uri)
             if scheme_of(uri) in _DATABASES:
                 _try_database(uri)
             from mlflow import MlflowClient
@@ -256,6 +258,15 @@ def _few_retries() -> Iterator[None]:
         yield
     finally:
         os.environ[_RETRIES] = usual
+
+
+def _with_driver(uri: str) -> str:
+    """`postgresql://` means one driver to SQLAlchemy 2.0 and another from 2.1 on: name the one that is installed."""
+    if uri.startswith("postgresql://"):
+        for driver in ("psycopg2", "psycopg"):
+            if importlib.util.find_spec(driver) is not None:
+                return uri.replace("postgresql://", f"postgresql+{driver}://", 1)
+    return uri
 
 
 def _try_database(uri: str) -> None:
