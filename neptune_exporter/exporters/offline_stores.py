@@ -156,7 +156,13 @@ def _walk(root: Path, unreadable: list[SourceError]) -> Iterator[Path]:
     def refused(error: OSError) -> None:
         unreadable.append(SourceError(f"{error.filename} cannot be listed: {error.strerror or error}."))
 
-    for folder, subfolders, names in os.walk(root, onerror=refused):
+    visited: set[str] = set()
+    for folder, subfolders, names in os.walk(root, onerror=refused, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back to where we have been
+            subfolders.clear()
+            continue
+        visited.add(real)
         subfolders.sort()
         for name in sorted(names):
             if name.endswith(".sqlite3"):

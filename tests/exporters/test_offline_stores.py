@@ -200,6 +200,16 @@ def test_databases_of_others_are_left_alone(tmp_path):
     assert exporter.unreadable == ()
 
 
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
+    log_small(tmp_path / "elsewhere", "far")
+    log_small(tmp_path / "neptune", "near")
+    (tmp_path / "neptune" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "neptune")
+    found = collect_all(offline(tmp_path / "neptune"), tmp_path / "files")
+    assert sorted(found) == ["far", "near"]
+    assert [len(run.source.state["stores"]) for run in found.values()] == [1, 1]
+
+
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
     log_small(tmp_path)
     (tmp_path / "gone.sqlite3").symlink_to(tmp_path / "nowhere")

@@ -206,7 +206,10 @@ class Database:
         rows = self._rows(
             "SELECT source_path, destination, size_bytes, is_temporary FROM file_upload_requests ORDER BY id"
         )
-        return [FileRequest(str(row[0]), str(row[1]), int(row[2]), bool(row[3])) for row in rows]
+        return [
+            FileRequest(str(source), str(destination), size if isinstance(size, int) else -1, bool(temporary))
+            for source, destination, size, temporary in rows
+        ]
 
     def refusals(self) -> list[str]:
         """What the server answered to operations that it refused and that are no longer in the log.

@@ -63,7 +63,8 @@ class Store:
     @property
     def name(self) -> str:
         """What tells it from other stores, wherever the folder is moved: the client puts a nanosecond time in it."""
-        return self.path.parent.name if self.path.name == "run_operations.sqlite3" else self.path.name
+        name = self.path.parent.name if self.path.name == "run_operations.sqlite3" else self.path.name
+        return name.encode(errors="backslashreplace").decode()
 
     @property
     def partly_synced(self) -> bool:
