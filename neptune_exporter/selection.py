@@ -58,6 +58,7 @@ class Selection:
         run_ids: exact run ids; a run is wanted if it is one of them.
         attributes: one entry is a regular expression searched in the attribute path, several are exact paths.
         classes: the classes of attributes that are wanted (`CLASSES`).
+        kinds: the kinds of things that are wanted, of a source that has several.
     """
 
     projects: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class Selection:
     run_ids: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     classes: frozenset[str] = frozenset(CLASSES)
+    kinds: tuple[str, ...] = ("run",)
 
     def __post_init__(self) -> None:
         unknown = self.classes - set(CLASSES)

@@ -1,0 +1,356 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that touches the inside of the `neptune` client: its session and its tokens.
+
+Everything else about a request is ours: the decoding (the client's costs 13 microseconds a point), the timeouts (the
+client has none for downloads), the retries (the client asks 300 times a second with an expired token), the messages.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import stamina
+
+from neptune_exporter.errors import AccessError, Problem, SourceError
+
+if TYPE_CHECKING:
+    import requests
+
+logger = logging.getLogger(__name__)
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+LEADERBOARD = "/api/leaderboard/v1"
+ATTRIBUTES = f"{LEADERBOARD}/attributes"
+BACKEND = "/api/backend/v1"
+ARTIFACTS = "/api/artifacts/v1"
+
+CONNECT_SECONDS = 15
+READ_SECONDS = 120
+CHUNK_BYTES = 1 << 20
+_PASSING = {408, 425, 429, 502, 503, 504}  # what a server says that is only busy
+_FAILING_ATTEMPTS = 4  # a server that fails (500) is asked so often: it seldom gets better
+_LONGEST_WAIT = 60.0
+_TOKEN_HINT = "Check the API token in NEPTUNE_API_TOKEN or --api-token, then run the same command again."  # noqa: S105
+
+
+class ServerGoneError(SourceError):
+    """The server does not answer any more: going on would only leave holes, so the command ends."""
+
+    fatal = True
+
+
+class RequestError(Exception):
+    """One request failed for good; what it was about is lost, and nothing else.
+
+    Attributes:
+        message: what the server said, in a sentence.
+        status: the HTTP status, None without an answer.
+        title: the server's own words, "" without any.
+    """
+
+    def __init__(self, message: str, status: int | None = None, title: str = "") -> None:
+        super().__init__(message)
+        self.message, self.status, self.title = message, status, title
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server understood and said no: the same request will not do better."""
+        return self.status is not None and 400 <= self.status < 500 and self.status not in (401, 403)
+
+    def problem(self, attribute: str) -> Problem:
+        """The failure as what is reported of an attribute."""
+        return Problem(self.message, attribute, "permanent" if self.refused else "retry")
+
+
+class _TryAgainError(RequestError):
+    """The request failed and may succeed soon; `after` is how long the server asks us to wait, in seconds."""
+
+    after: float | None = None
+
+
+class Client:
+    """Requests to one server with the client's session.
+
+    Args:
+        api_token: from the user.
+        retry_timeout: seconds that a request is tried again.
+        connections: how many at a time.
+
+    Raises:
+        AccessError: the token is malformed or refused.
+        SourceError: the server does not answer, or is not a Neptune 2.x server.
+    """
+
+    def __init__(self, api_token: str, retry_timeout: float, connections: int) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        if not api_token:
+            raise AccessError("There is no Neptune API token.", "Set NEPTUNE_API_TOKEN or use --api-token.")
+        self._requests = requests
+        self._retry_timeout = retry_timeout
+        self._token_lock = threading.Lock()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the client's deprecations are none of the user's business
+            self._http, self.url = _connected(api_token, retry_timeout)
+        self._session = self._http.session
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections + 4))
+        self._swagger: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._session.close()
+
+    # --- requests
+
+    def json(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        **headers: str,
+    ) -> Any:
+        """The JSON that the server answers. Raises `RequestError`, `AccessError` or `ServerGoneError`."""
+        response = self.send(path, params, method=method, body=body, headers=headers)
+        try:
+            return response.json()
+        except ValueError:
+            raise RequestError(f"The server's answer to {path} is no JSON.") from None
+
+    def content(self, path: str, params: Mapping[str, Any]) -> bytes:
+        """The bytes that the server answers. Raises like `json`."""
+        content: bytes = self.send(path, params).content
+        return content
+
+    def send(
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """The server's answer, tried again while it is busy. Raises like `json`.
+
+        Args:
+            path: below the server's address, or a whole address.
+            params: the query.
+            method: GET or POST.
+            body: sent as JSON.
+            headers: more headers.
+            stream: whether the body is left to be read; a connection that breaks then is the reader's to handle.
+        """
+        url = path if "://" in path else self.url + path
+        request = self._requests.Request(method, url, params=params, json=body, headers=dict(headers or {}))
+        failing = 0
+        try:
+            for attempt in stamina.retry_context(
+                _wait, attempts=None, timeout=self._retry_timeout, wait_initial=0.5, wait_max=15.0
+            ):
+                with attempt:
+                    response = self._once(request, stream)
+                    if response.status_code < 300:
+                        return response
+                    error = _failure(response, path)
+                    failing += response.status_code == 500
+                    if failing >= _FAILING_ATTEMPTS:
+                        raise RequestError(error.message, error.status, error.title)
+                    raise error
+        except _TryAgainError as error:
+            self._require_server(error)
+            raise RequestError(f"{error.message} Tried for {self._retry_timeout:.0f} s.", error.status) from None
+        raise AssertionError  # a retry context ends with a return or an exception
+
+    def _once(self, request: requests.Request, stream: bool) -> requests.Response:
+        """Sends once; with a fresh token again if the server does not know ours any more."""
+        for fresh in (False, True):
+            token = self._authorize(request)
+            try:
+                prepared = self._session.prepare_request(request)
+                settings = self._session.merge_environment_settings(
+                    prepared.url, {}, stream, self._session.verify, None
+                )
+                response: requests.Response = self._session.send(
+                    prepared, timeout=(CONNECT_SECONDS, READ_SECONDS), **settings
+                )
+            except self._requests.RequestException as error:
+                raise _TryAgainError(f"The connection to {self.url} failed: {_reason(error)}.") from None
+            if response.status_code != 401:
+                return response
+            response.close()
+            if not fresh:
+                self._forget(token)
+        raise AccessError(f"{self.url} does not accept the API token any more.", _TOKEN_HINT)
+
+    def _authorize(self, request: requests.Request) -> str:
+        """Puts a valid access token on the request, got by one thread for all."""
+        auth = self._http.authenticator.auth
+        with self._token_lock, _explained(self.url):
+            auth.refresh_token_if_needed()
+            request.auth = auth
+            return str(auth.session.token.get("access_token"))
+
+    def _forget(self, token: str) -> None:
+        """Has the next request get a new token, unless somebody has got one since."""
+        auth = self._http.authenticator.auth
+        with self._token_lock:
+            if auth.session.token.get("access_token") == token:
+                auth.token_expires_at = 0
+
+    def _require_server(self, error: _TryAgainError) -> None:
+        """Tells a server that is gone from one that fails at a single thing."""
+        try:
+            alive = self._session.get(f"{self.url}{BACKEND}/clients/config", timeout=CONNECT_SECONDS)
+        except self._requests.RequestException:
+            alive = None
+        if alive is None or alive.status_code >= 500:
+            raise ServerGoneError(
+                f"{error.message} It did not come back within {self._retry_timeout:.0f} s.",
+                "What was finished is kept. Run the same command again when the server is back.",
+            ) from None
+
+    # --- what the server can do
+
+    def parameters(self, path: str) -> set[str] | None:
+        """The parameters that the server declares for a GET of a path, None if it has no such path."""
+        if self._swagger is None:
+            try:
+                self._swagger = self.json("/api/leaderboard/swagger.json")
+            except RequestError:
+                self._swagger = {}
+        operation = self._swagger.get("paths", {}).get(path, {}).get("get")
+        return None if operation is None else {p["name"] for p in operation.get("parameters", ()) if "name" in p}
+
+
+def _wait(error: Exception) -> bool | float:
+    if not isinstance(error, _TryAgainError):
+        return False
+    return error.after if error.after is not None else True
+
+
+def _failure(response: requests.Response, path: str) -> RequestError:
+    """What an answer that is no success means."""
+    try:
+        said = response.json()
+        title = str(said.get("title") or said.get("message") or said.get("errorType") or "")
+    except (ValueError, AttributeError):
+        title = ""
+    finally:
+        response.close()
+    status = response.status_code
+    message = f"The server answered {status}{f' ({title})' if title else ''} to {path.split('?', maxsplit=1)[0]}."
+    if status not in _PASSING and status < 500:
+        return RequestError(message, status, title)
+    error = _TryAgainError(message, status, title)
+    error.after = _retry_after(response.headers.get("Retry-After"))
+    return error
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds to wait, from a number or an HTTP date."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        parsed = email.utils.parsedate_to_datetime(value) if email.utils.parsedate_tz(value) else None
+        if parsed is None:
+            return None
+        seconds = parsed.timestamp() - time.time()
+    return min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason of a failed connection."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+# --- the client's inside
+
+
+def _silence() -> None:
+    """Keeps the client's log off the screen."""
+    for name in ("neptune", "neptune_no_prefix"):
+        client_logger = logging.getLogger(name)
+        client_logger.handlers[:] = [logging.NullHandler()]
+        client_logger.propagate = False
+
+
+def _connected(api_token: str, retry_timeout: float) -> tuple[Any, str]:
+    """The client's HTTP client with a token that is good, and the server's address."""
+    import neptune.common.backends.utils as client_retries
+    from neptune.common.exceptions import NeptuneInvalidApiTokenException
+    from neptune.internal.backends.hosted_client import create_http_client_with_auth
+    from neptune.internal.backends.utils import ssl_verify
+    from neptune.internal.credentials import Credentials
+
+    _silence()
+    client_retries.retries_timeout = min(client_retries.retries_timeout, retry_timeout)
+    try:
+        credentials = Credentials.from_token(api_token)
+    except NeptuneInvalidApiTokenException:
+        raise AccessError("The Neptune API token is malformed.", f"{_TOKEN_HINT} It is one long word.") from None
+    url = str(credentials.api_url_opt or credentials.token_origin_address).rstrip("/")
+    url = url if "://" in url else f"https://{url}"
+    _probe(url)
+    with _explained(url):
+        http, config = create_http_client_with_auth(credentials, ssl_verify(), None)
+        http.authenticator.auth.refresh_token_if_needed()
+    return http, str(config.api_url).rstrip("/")
+
+
+def _probe(url: str) -> None:
+    """Asks for the document that every Neptune server has, before the client waits minutes for it."""
+    import requests
+    from neptune.internal.backends.utils import ssl_verify
+
+    hint = "The address is part of the API token. Is the server up, and reachable from here?"
+    try:
+        response = requests.get(f"{url}/api/backend/swagger.json", timeout=CONNECT_SECONDS, verify=ssl_verify())
+    except requests.RequestException as error:
+        raise SourceError(f"Cannot reach {url}: {_reason(error)}.", hint) from None
+    if response.status_code in (401, 403, 404):
+        raise SourceError(f"{url} is not a Neptune 2.x server: it answered {response.status_code}.", hint)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Turns what the client raises about tokens and connections into our own errors."""
+    from neptune.common.exceptions import (
+        Forbidden,
+        NeptuneConnectionLostException,
+        NeptuneException,
+        NeptuneInvalidApiTokenException,
+        Unauthorized,
+    )
+    from oauthlib.oauth2 import OAuth2Error
+    from oauthlib.oauth2.rfc6749.errors import InsecureTransportError
+
+    try:
+        yield
+    except InsecureTransportError:
+        raise SourceError(
+            f"{url} is not encrypted, which Neptune's client refuses.",
+            "If you trust the network, set OAUTHLIB_INSECURE_TRANSPORT=1.",
+        ) from None
+    except (OAuth2Error, NeptuneInvalidApiTokenException, Unauthorized, Forbidden):
+        raise AccessError(f"{url} does not accept the API token.", _TOKEN_HINT) from None
+    except NeptuneConnectionLostException:
+        raise ServerGoneError(f"{url} does not answer.", "Run the same command again later.") from None
+    except NeptuneException as error:
+        raise SourceError(f"{url} does not work with the installed Neptune client: {type(error).__name__}.") from error
