@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,15 @@ import pytest
 from neptune_exporter.loaders.loader import LoadOptions
 from neptune_exporter.loaders.mlflow import MLflowOptions
 from neptune_exporter.loaders.mlflow.loader import MLflowLoader
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch) -> Path:
+    """Loads that a test leaves half done leave their temporary files here."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

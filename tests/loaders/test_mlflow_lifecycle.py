@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -97,15 +96,13 @@ def test_a_changed_run_replaces_the_old_one_only_when_it_is_complete(loader, log
     assert run.data.params["a"] == "2"
 
 
-def test_abort_leaves_nothing(loader, logged, sqlite_uri, tmp_path, monkeypatch):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+def test_abort_leaves_nothing(loader, logged, sqlite_uri, temporary_folder):
     loader.prepare(REF.project_id, 1)
     sink = loader.start(logged.to_load(), 1)
     sink.write(logged.batches()[0])
     sink.abort()
     assert active_runs(sqlite_uri) == []
-    assert not list((tmp_path / "temporary").iterdir())
+    assert not list(temporary_folder.iterdir())
     sink.abort()
 
 
@@ -230,9 +227,11 @@ load(MLflowLoader(MLflowOptions(sys.argv[2])), run)
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("last", [3, 6])
-def test_kill_9_in_the_middle_then_a_reload_gives_one_complete_run(loader, logged, sqlite_uri, last):
+def test_kill_9_in_the_middle_then_a_reload_gives_one_complete_run(loader, logged, sqlite_uri, temporary_folder, last):
     arguments = [str(Path(__file__).parent), sqlite_uri, str(logged.root), str(last)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, env={**os.environ})
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], check=False, env={**os.environ, "TMPDIR": str(temporary_folder)}
+    )
     assert killed.returncode == -signal.SIGKILL
     assert not loader.states(REF.project_id).runs[REF].complete
     load(loader, logged)

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shutil
 import sqlite3
-from pathlib import Path
 
 import pytest
 from logged_run import REF, LoggedRun, load, read_back
@@ -139,13 +139,8 @@ def test_a_run_that_is_not_there_cannot_be_read(copy):
         loader.read(RunRef("other/project", "run-1"))
 
 
-def test_nothing_is_left_in_the_temporary_folder(copy, tmp_path, monkeypatch):
-    import gc
-    import tempfile
-
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+def test_nothing_is_left_in_the_temporary_folder(copy, temporary_folder):
     loader, _, _, run = copy
     assert read_back(loader) == run.attributes()
     gc.collect()
-    assert not list(Path(tmp_path / "temporary").iterdir())
+    assert not list(temporary_folder.iterdir())
