@@ -163,8 +163,12 @@ def check_run(task: Task) -> Checked:
         except Exception as error:
             logger.exception("%s cannot be checked", task.ref)
             findings.append(finding_of(task.ref, "unreadable", f"{type(error).__name__}: {error}", where=where))
+    status = run.status
+    if any(finding.kind == "adopted" for finding in findings):
+        status = "adopted"
+        findings = [finding for finding in findings if finding.kind != "unproven"]
     compared = frozenset(where for where, _ in checks)
-    return Checked(task.ref, run.status, tuple(dict.fromkeys(findings)), staged.points, compared)
+    return Checked(task.ref, status, tuple(dict.fromkeys(findings)), staged.points, compared)
 
 
 def _comparisons(run: StagedRun, task: Task) -> Iterator[tuple[Where, Iterator[Finding]]]:
@@ -199,7 +203,8 @@ class _Listing:
         ]
         if not folders and not self.checked:
             raise nothing_in(staging, depth.selection)
-        sources = self._source_runs() if depth.source is not None else {}
+        kinds = tuple(dict.fromkeys(folder.kind for folder in folders))
+        sources = self._source_runs(replace(depth.selection, kinds=kinds)) if depth.source is not None else {}
         for folder in folders:
             self._add(folder, sources)
         self._missing_of_source(sources)
@@ -259,13 +264,13 @@ class _Listing:
 
     # --- the other side
 
-    def _source_runs(self) -> dict[RunRef, SourceRun]:
+    def _source_runs(self, selection: Selection) -> dict[RunRef, SourceRun]:
         assert self._depth.source is not None
         exporter = export.connected(self._depth.source.name, self._depth.source.options)
         found: dict[RunRef, SourceRun] = {}
-        for project_id in exporter.projects(self._depth.selection):
+        for project_id in exporter.projects(selection):
             try:
-                found.update((run.info.ref, run) for run in exporter.runs(project_id, self._depth.selection))
+                found.update((run.info.ref, run) for run in exporter.runs(project_id, selection))
             except ExporterError as error:
                 if error.fatal:
                     raise

@@ -85,7 +85,7 @@ class Checked:
 
     Attributes:
         ref: the run, None where no run is meant.
-        status: complete, partial, unproven or planned; "" without a run.
+        status: complete, partial, unproven, adopted or planned; "" without a run.
         findings: what was found.
         points: how many rows it has.
         compared: whether it was compared with the source, with the target.

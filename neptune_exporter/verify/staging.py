@@ -55,7 +55,7 @@ class StagedCheck:
 
     def _check_unproven(self) -> Iterator[Finding]:
         run = self._run
-        message = "Exported by another tool: it can be read, but nothing says what it should hold."
+        message = "Unproven: another tool has exported it, and nothing says what it should hold."
         yield finding_of(run.ref, "unproven", message)
         try:
             counted = Counted(run)
