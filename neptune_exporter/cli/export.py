@@ -13,6 +13,7 @@ from neptune_exporter import plugins
 from neptune_exporter.cli import console
 from neptune_exporter.cli.options import (
     CommonOptions,
+    ModelPlaceOptions,
     PlaceOptions,
     logging_to,
     make_selection,
@@ -20,6 +21,7 @@ from neptune_exporter.cli.options import (
     with_options,
     with_plugins,
 )
+from neptune_exporter.selection import Selection
 
 
 @click.command()
@@ -62,6 +64,73 @@ def export(
     if not selected["projects"] and exporter != "offline" and os.environ.get("NEPTUNE_PROJECT"):
         selected["projects"] = (os.environ["NEPTUNE_PROJECT"],)
     selection = make_selection(selected, run_patterns=run_patterns)
+    return export_and_report(
+        exporter,
+        exporter_options,
+        place,
+        selection,
+        common,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+    )
+
+
+@click.command("export-models")
+@run_selection
+@click.option(
+    "-r",
+    "--run",
+    "--runs",
+    "run_patterns",
+    multiple=True,
+    metavar="REGEX",
+    help="Models and versions whose id matches, searched anywhere in it; repeatable.",
+)
+@click.option("--exporter", default="neptune2", show_default=True, metavar="NAME", help="Where from.")
+@with_plugins(plugins.EXPORTERS, "exporter", "exporter_options", kind="model")
+@with_options(ModelPlaceOptions, "place")
+@click.option("--overwrite", is_flag=True, help="Export again what was exported before; each is replaced at once.")
+@click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
+@with_options(CommonOptions, "common")
+def export_models(
+    selected: dict[str, Any],
+    run_patterns: tuple[str, ...],
+    exporter: str,
+    exporter_options: Any,
+    place: ModelPlaceOptions,
+    overwrite: bool,
+    retry_failed: bool,
+    common: CommonOptions,
+) -> int:
+    """Bring the models and model versions of a Neptune 2.x registry into a staging area on disk.
+
+    Works like `export`, and can be run again at any time like it.
+    """
+    if not selected["projects"] and os.environ.get("NEPTUNE_PROJECT"):
+        selected["projects"] = (os.environ["NEPTUNE_PROJECT"],)
+    selection = make_selection(selected, run_patterns=run_patterns, kinds=("model", "model_version"))
+    return export_and_report(
+        exporter,
+        exporter_options,
+        place,
+        selection,
+        common,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+    )
+
+
+def export_and_report(
+    exporter: str,
+    exporter_options: Any,
+    place: PlaceOptions,
+    selection: Selection,
+    common: CommonOptions,
+    *,
+    overwrite: bool,
+    retry_failed: bool,
+) -> int:
+    """Exports what is selected and prints what came of it. Returns the exit code."""
     from neptune_exporter.export import export as run_export
 
     with logging_to(common):

@@ -20,6 +20,10 @@ from neptune_exporter.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, Ex
 
 COMMANDS = {
     "export": ("neptune_exporter.cli.export:export", "Bring Neptune data into a staging area on disk."),
+    "export-models": (
+        "neptune_exporter.cli.export:export_models",
+        "Bring the models of a Neptune 2.x registry into a staging area on disk.",
+    ),
     "load": ("neptune_exporter.cli.load:load", "Bring a staging area into MLflow or another tracker."),
     "summary": ("neptune_exporter.cli.report:summary", "Show what a staging area holds."),
     "verify": ("neptune_exporter.cli.report:verify", "Prove that nothing was lost."),

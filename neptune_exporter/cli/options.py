@@ -63,6 +63,21 @@ class PlaceOptions:
         return Staging(Path(self.data_path), Path(self.files_path))
 
 
+@dataclass(frozen=True)
+class ModelPlaceOptions(PlaceOptions):
+    """Where the staging area of a model registry is."""
+
+    data_path: str = option(
+        "./exports/model_data",
+        "Folder of the Parquet parts.",
+        metavar="DIR",
+        flag="-d/--data-path/--model-data-path",
+    )
+    files_path: str = option(
+        "./exports/model_files", "Folder of the files.", metavar="DIR", flag="-f/--files-path/--model-files-path"
+    )
+
+
 def with_options(kind: type, name: str) -> Callable[[Command], Command]:
     """A decorator that adds the options of a dataclass and passes an instance of it as `name`."""
 
@@ -82,17 +97,19 @@ def with_options(kind: type, name: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def with_plugins(group: str, choice: str, name: str) -> Callable[[Command], Command]:
+def with_plugins(group: str, choice: str, name: str, kind: str = "") -> Callable[[Command], Command]:
     """A decorator that adds the options of all plugins of a group and passes those of the chosen one as `name`.
 
     Args:
         group: the entry-point group.
         choice: the parameter that says which plugin is used; None for none, which gives None as options.
         name: the parameter that takes its options.
+        kind: only plugins that handle this kind of thing, "" for all.
     """
 
     def decorate(command: Command) -> Command:
         found = [plugins.find(group, plugin) for plugin in plugins.available(group)]
+        found = [plugin for plugin in found if not kind or kind in plugin.kinds]
         owners: dict[str, list[Plugin]] = {}
         declared: dict[str, Field[Any]] = {}
         for plugin in found:
