@@ -19,7 +19,7 @@ from neptune_exporter import plugins
 from neptune_exporter.concurrency import open_executor
 from neptune_exporter.errors import DamagedDataError, ExporterError, Problem
 from neptune_exporter.exporters.exporter import Exporter, Findings, SourceRun
-from neptune_exporter.model import OutsideValue
+from neptune_exporter.model import OutsideValue, normalize
 from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import EVERYTHING, Selection
@@ -218,7 +218,7 @@ def _batches(
 
         findings = _NewFindings(writer, is_new) if before else writer
         for batch in exporter.batches(run, selection, writer.files, findings):
-            yield rows_of(batch, is_new) if before else batch
+            yield rows_of(normalize(batch), is_new) if before else batch
 
 
 class _NewFindings:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from neptune_exporter.errors import ClaimedError, DamagedDataError, InterruptedRunError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
-from neptune_exporter.model import SERIES_TYPES, OutsideValue, RunInfo
+from neptune_exporter.model import SERIES_TYPES, OutsideValue, RunInfo, normalize
 from neptune_exporter.storage import commit, disk, names
 from neptune_exporter.storage.claims import Claim
 from neptune_exporter.storage.files import FileWriter
@@ -98,7 +98,7 @@ class RunWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes rows in the fixed schema; drops those whose value is null."""
-        self._sort.add(without_placeholders(batch), NEW)
+        self._sort.add(without_placeholders(normalize(batch)), NEW)
 
     def problem(self, problem: Problem) -> None:
         """Something was refused or lost."""
