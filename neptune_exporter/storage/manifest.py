@@ -167,8 +167,13 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Rows in all parts."""
+        """Rows in all parts, those that hold no value included."""
         return sum(part.rows for part in self.parts)
+
+    @property
+    def points(self) -> int:
+        """Rows that hold a value."""
+        return sum(rows for _, rows in self.totals.types.values())
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as a JSON object."""

@@ -251,7 +251,7 @@ class _Listing:
         if states is None:  # not asked for, or said already of the whole project
             depth = replace(depth, target=None)
         state = states.get(run.ref) if states else None
-        points = run.manifest.rows if run.manifest else 0
+        points = run.manifest.points if run.manifest else 0
         unproven = run if run.manifest is None else None
         self.tasks.append(Task(folder, run.ref, depth, unproven, source_run, state, points))
 

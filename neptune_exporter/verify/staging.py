@@ -35,7 +35,7 @@ class StagedCheck:
         self._run = run
         self._data = data
         self._read_data = read_data
-        self.points = run.manifest.rows if run.manifest else 0
+        self.points = run.manifest.points if run.manifest else 0
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is not as it should be; goes on after each finding."""
@@ -47,11 +47,11 @@ class StagedCheck:
             message = f"Exported without it: {problem.message}"
             message += "" if problem.kind == "permanent" else " (tried again by the next export)"
             yield finding_of(run.ref, "partial", message, attribute=problem.attribute)
-        yield from _check_parts(run, self._data, manifest, read_data=self._read_data)
+        damage = [*_check_parts(run, self._data, manifest, read_data=self._read_data), *_check_index(run, manifest)]
+        yield from damage
         yield from _check_files(run, manifest, read_data=self._read_data)
-        yield from _check_index(run, manifest)
         if self._read_data:
-            yield from _check_rows(run)
+            yield from _check_rows(run, is_known=bool(damage))
 
     def _check_unproven(self) -> Iterator[Finding]:
         run = self._run
@@ -127,18 +127,19 @@ def _check_index(run: StagedRun, manifest: Manifest) -> Iterator[Finding]:
         return
     if run_digest(attributes, manifest.extra.sha256 if manifest.extra else "") != manifest.digest:
         yield finding_of(run.ref, "digest", "The manifest's digest is not that of the attribute index.")
-    if Totals.of(attributes) != manifest.totals or sum(a.rows for a in attributes) != manifest.rows:
+    # Parts that another tool has written may have rows without a value besides.
+    rows_fit = manifest.points == manifest.rows if manifest.sorted else manifest.points <= manifest.rows
+    if Totals.of(attributes) != manifest.totals or not rows_fit:
         yield finding_of(run.ref, "digest", "The manifest's totals are not those of the attribute index.")
 
 
-def _check_rows(run: StagedRun) -> Iterator[Finding]:
-    """The rows are those of the index, attribute by attribute."""
+def _check_rows(run: StagedRun, *, is_known: bool) -> Iterator[Finding]:
+    """The rows are those of the index, attribute by attribute. Known damage need not be told again."""
     try:
         index, rows = run.attributes(), rows_fingerprint(run)
-    except DamagedDataError:
-        return  # said already of the part or the index that cannot be read
     except ExporterError as error:
-        yield failure(run.ref, error)
+        if not is_known:
+            yield failure(run.ref, error, kind="part")
         return
     index = [attribute for attribute in index if attribute.rows]
     for found in mismatches(index, rows, expected_in="the index", found_in="the parts"):
