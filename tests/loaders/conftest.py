@@ -23,10 +23,9 @@ from neptune_exporter.loaders.mlflow.loader import MLflowLoader
 
 
 @pytest.fixture(autouse=True)
-def temporary_folder(tmp_path, monkeypatch) -> Path:
+def temporary_folder(tmp_path_factory, monkeypatch) -> Path:
     """Loads that a test leaves half done leave their temporary files here."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("temporary")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
