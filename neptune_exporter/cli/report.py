@@ -206,7 +206,7 @@ def _closing_lines(checked: list[Checked], findings: list[Finding], depth: Any) 
     differing = sum(finding.level == "difference" for finding in findings)
     unchecked = sum(finding.level == "unchecked" for finding in findings)
     unproven = sum(one.status == "unproven" for one in runs)
-    lines.append("No differences." if not differing else f"{console.number(differing)} differences.")
+    lines.append(f"{console.number(differing) if differing else 'No'} difference{'' if differing == 1 else 's'}.")
     if unchecked:
         lines.append(f"{console.number(unchecked)} things could not be checked.")
     if unproven:

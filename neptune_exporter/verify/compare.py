@@ -43,7 +43,7 @@ class Mismatch:
         kind: missing, surplus, type, count or values.
         message: what differs.
         expected: what should be there, None if nothing should.
-        found: what is there, None if nothing is.
+        found: what is there; None or without rows if nothing is.
     """
 
     path: str
@@ -79,9 +79,9 @@ def mismatches(
         if present is None and path in other_types:
             message = f"A {kind} in {expected_in}, but a {other_types[path]} in {found_in}."
             result.append(Mismatch(path, kind, "type", message, attribute, there[path, other_types[path]]))
-        elif present is None:
+        elif present is None or (attribute.rows and not present.rows):
             message = f"A {kind} with {_points(attribute.rows)} in {expected_in}, missing in {found_in}."
-            result.append(Mismatch(path, kind, "missing", message, attribute, None))
+            result.append(Mismatch(path, kind, "missing", message, attribute, present))
         elif present.rows != attribute.rows:
             message = f"{_points(attribute.rows)} in {expected_in}, {present.rows:,} in {found_in}."
             result.append(Mismatch(path, kind, "count", message, attribute, present))
@@ -101,7 +101,7 @@ def worth_showing(found: Iterable[Mismatch]) -> set[Key]:
     modest = [
         m.key
         for m in found
-        if m.expected and m.found and m.kind != "type" and max(m.expected.rows, m.found.rows) <= SHOWN_ROWS
+        if m.expected and m.found and m.kind in ("count", "values") and max(m.expected.rows, m.found.rows) <= SHOWN_ROWS
     ]
     return set(modest[:SHOWN_ATTRIBUTES])
 

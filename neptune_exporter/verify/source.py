@@ -229,10 +229,10 @@ class SourceCheck:
         return sorted(real, key=lambda mismatch: mismatch.key)
 
     def _missing_points(self, mismatch: Mismatch, there: Side, here: Side) -> int:
+        if mismatch.path in TAG_SETS:  # sets of several sources are joined
+            return len(_tags(there, mismatch.key) - _tags(here, mismatch.key))
         if mismatch.type not in SERIES_TYPES and not self._is_latest:
             return 0  # a later value from another source has taken its place
-        if mismatch.path in TAG_SETS:
-            return len(_tags(there, mismatch.key) - _tags(here, mismatch.key))
         return not_contained(mismatch.key, there, here)
 
     # --- values outside the schema
