@@ -20,6 +20,7 @@ from truth import PROJECT, START, Logger, differences
 
 from neptune_exporter.errors import SourceError
 from neptune_exporter.exporters.offline_scale import copy as copying
+from neptune_exporter.exporters.offline_scale import database
 
 WRITER = """
 import sys
@@ -120,7 +121,9 @@ def test_an_overwritten_page_costs_only_what_was_on_it(store, logged, tmp_path, 
     assert export_damaged(store, logged[1], tmp_path) < 200
 
 
-def test_a_hole_in_the_log_is_counted(store, logged, tmp_path):
+@pytest.mark.parametrize("block_bytes", [1000, 2**21])
+def test_a_hole_in_the_log_is_counted(store, logged, tmp_path, monkeypatch, block_bytes):
+    monkeypatch.setattr(database, "BLOCK_BYTES", block_bytes)
     with sqlite3.connect(store) as connection:
         connection.execute("DELETE FROM run_operations WHERE sequence_id BETWEEN 100 AND 149")
     connection.close()
@@ -140,8 +143,7 @@ def test_operations_that_cannot_be_decoded_are_counted(store, logged, tmp_path):
 def test_an_emptied_database_is_restored_from_its_write_ahead_log(tmp_path):
     with writer(tmp_path / "neptune", 100, "wait") as process:
         process.stdout.readline()
-    database = next((tmp_path / "neptune").glob("*/*.sqlite3"))
-    os.truncate(database, 0)
+    os.truncate(next((tmp_path / "neptune").glob("*/*.sqlite3")), 0)
     found = collect_all(offline(tmp_path / "neptune"), tmp_path / "files")["live"]
     assert sorted(found.values("step")) == [float(step) for step in range(100)]
 

@@ -179,9 +179,9 @@ def test_blocks_are_cut_anywhere(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("nanos", [678_900_957, 678_901_000, 678_901_043])
+@pytest.mark.parametrize("nanos", [678_900_957, 678_901_000, 678_901_043, 678_499_957])
 def test_the_noise_of_the_clients_times_is_rounded_away(tmp_path, nanos):
-    """678,901 µs comes as 678,900,957 ns: cut off it is another microsecond, and at a half another millisecond."""
+    """678,500 µs comes as 678,499,957 ns: cut off it is another microsecond and another millisecond."""
     narrow, general = UpdateRunSnapshot(), UpdateRunSnapshot()
     for message in (narrow, general):
         message.step.whole = 1

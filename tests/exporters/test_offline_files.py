@@ -125,6 +125,24 @@ def test_two_files_for_one_destination(session, tmp_path):
     assert found.problems == []
 
 
+def test_the_first_of_two_files_for_one_destination_is_gone(session, tmp_path):
+    """The recorded size says which of the references the remaining content belongs to."""
+    from neptune_scale.types import File
+
+    session.files({"series": File(b"first", destination="same/place.txt")}, "1")
+    session.files({"series": File(b"the second", destination="same/place.txt")}, "2")
+    session.close()
+    execute(session, "DELETE FROM run_operations WHERE sequence_id <= 2")
+    session = Logger(tmp_path / "neptune", "run", truth=None)
+    session.files({"other": File(b"12", destination="x.txt")})
+    session.files({"other": File(b"1234", destination="x.txt")})
+    session.close()
+    execute(session, "DELETE FROM file_upload_requests WHERE id = 1")
+    found = export(tmp_path)
+    assert [row.value for row in found.rows if row.step == 2] == [b"the second"]
+    assert found.values("other") == [b"1234"]
+
+
 def test_a_file_that_was_uploaded_is_named(session, tmp_path):
     (tmp_path / "data" / "model.bin").write_bytes(b"weights")
     session.files({"model": tmp_path / "data" / "model.bin"})

@@ -116,6 +116,27 @@ def test_what_has_changed_since(tmp_path):
     assert compare(states(folder), {**states(folder), "format": "another"}) == "apart"
 
 
+@pytest.mark.parametrize(
+    ("now", "relation"),
+    [
+        ({}, "same"),
+        ({"last": 12, "operations": 8}, "newer"),
+        ({"first": 4, "operations": 7}, "newer"),
+        ({"first": 6, "last": 20, "operations": 15}, "apart"),
+        ({"first": 1, "last": 9, "operations": 9}, "apart"),
+        ({"operations": 5}, "apart"),
+        ({"files": 3}, "newer"),
+        ({"files": 1}, "apart"),
+        ({"first": None, "last": None, "operations": 0}, "apart"),
+        ({"name": "other"}, "apart"),
+    ],
+)
+def test_how_two_states_relate(tmp_path, now, relation):
+    store = {"name": "s", "first": 5, "last": 10, "operations": 6, "files": 2}
+    recorded, current = ({"format": "neptune-scale", "stores": [s]} for s in (store, store | now))
+    assert offline(tmp_path).compare(recorded, current) == relation
+
+
 def test_moving_the_folder_changes_nothing(tmp_path):
     log_small(tmp_path / "neptune")
     before = states(tmp_path / "neptune")
