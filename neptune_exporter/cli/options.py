@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
@@ -151,7 +152,9 @@ def _click_option(item: Field[Any], prefix: str = "") -> Callable[[Command], Com
     """The click option that a dataclass field declares."""
     assert item.default is not MISSING
     default, metadata = item.default, item.metadata
-    flags = (metadata["flag"] or f"--{item.name.replace('_', '-')}").split("/")
+    flags = re.split(
+        "/(?!--no-)", metadata["flag"] or f"--{item.name.replace('_', '-')}"
+    )  # click's own --x/--no-x stays
     how: dict[str, Any] = {"help": prefix + metadata["help"], "envvar": metadata["env"] or None}
     if isinstance(default, bool):
         how.update(is_flag=True, default=default)
