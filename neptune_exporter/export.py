@@ -127,6 +127,7 @@ def export(
                         rows.add(outcome.rows)
             except BaseException:
                 stop.set()
+                getattr(exporter, "interrupt", lambda: None)()  # workers that wait for a server wait no longer
                 raise
         rows.done()
         runs.done()
@@ -149,6 +150,7 @@ def _listed(exporter: Exporter, selection: Selection, report: Report) -> Iterato
             logger.info("%s: %s", project_id, error)
             report.errors.append(error)
     report.errors.extend(getattr(exporter, "unreadable", ()))
+    report.notes.extend(getattr(exporter, "notes", ()))
 
 
 def planned(exporter: Exporter, staging: Staging, task: Task) -> Outcome:

@@ -75,11 +75,13 @@ class Report:
     Attributes:
         outcomes: one per run.
         errors: what failed as a whole, a project for instance.
+        notes: what the user should know of what was chosen, in sentences.
         after: what to do next, for humans.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     errors: list[ExporterError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     after: str = ""
 
     def count(self, status: Status) -> int:

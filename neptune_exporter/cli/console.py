@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from neptune_exporter.errors import StagingError
 
 if TYPE_CHECKING:
     from neptune_exporter.pipeline import Outcome, Report
@@ -57,6 +60,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "counts": counts(report),
         "rows": report.rows,
         "errors": [{"message": error.message, "hint": error.hint} for error in report.errors],
+        "notes": report.notes,
         "runs": [
             {
                 "project": outcome.ref.project_id,
@@ -70,6 +74,22 @@ def report_json(report: Report) -> dict[str, Any]:
             for outcome in report.outcomes
         ],
     }
+
+
+def write_problems(path: str, report: Report) -> None:
+    """Every error and problem of a report as a JSON object a line. Raises `StagingError` if that cannot be written."""
+    lines: list[dict[str, Any]] = [{"message": error.message, "hint": error.hint} for error in report.errors]
+    for outcome in report.outcomes:
+        run = {"project": outcome.ref.project_id, "run": outcome.ref.run_id, "kind_of_run": outcome.ref.kind}
+        if outcome.status == "failed":
+            lines.append({**run, "message": outcome.reason})
+        lines += [{**run, **problem.to_json()} for problem in outcome.problems]
+    try:
+        Path(path).write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise StagingError(
+            f"Cannot write {path}: {error.strerror}.", "Choose another with --error-report-file."
+        ) from error
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -91,6 +111,8 @@ def print_report(report: Report, verb: str, after: str = "") -> None:
     wrong = [outcome for outcome in report.outcomes if outcome.status in ("partial", "failed")]
     busy = [o for o in report.outcomes if o.status == "skipped" and "being worked on" in o.reason]
     _print_outcomes([*wrong, *busy])
+    for note in report.notes:
+        click.echo(f"Note: {note}")
     for error in report.errors:
         show(error)
     if after:

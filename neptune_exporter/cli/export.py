@@ -46,6 +46,7 @@ from neptune_exporter.selection import Selection
 @with_options(PlaceOptions, "place")
 @click.option("--overwrite", is_flag=True, help="Export again what was exported before; each run is replaced at once.")
 @click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
+@click.option("--error-report-file", metavar="FILE", help="Write every problem to this file, a JSON object a line.")
 @with_options(CommonOptions, "common")
 def export(
     selected: dict[str, Any],
@@ -55,14 +56,16 @@ def export(
     place: PlaceOptions,
     overwrite: bool,
     retry_failed: bool,
+    error_report_file: str | None,
     common: CommonOptions,
 ) -> int:
     """Bring Neptune data into a staging area on disk.
 
     Run it again at any time: runs that are there and unchanged are skipped, everything else is done.
     """
-    if not selected["projects"] and exporter != "offline" and os.environ.get("NEPTUNE_PROJECT"):
-        selected["projects"] = (os.environ["NEPTUNE_PROJECT"],)
+    looks_for_projects = getattr(exporter_options, "workspace", ()) or getattr(exporter_options, "project_pattern", ())
+    if not selected["projects"] and exporter != "offline" and not looks_for_projects:
+        selected["projects"] = tuple(filter(None, [os.environ.get("NEPTUNE_PROJECT")]))
     selection = make_selection(selected, run_patterns=run_patterns)
     return export_and_report(
         exporter,
@@ -72,6 +75,7 @@ def export(
         common,
         overwrite=overwrite,
         retry_failed=retry_failed,
+        error_report_file=error_report_file,
     )
 
 
@@ -91,6 +95,7 @@ def export(
 @with_options(ModelPlaceOptions, "place")
 @click.option("--overwrite", is_flag=True, help="Export again what was exported before; each is replaced at once.")
 @click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
+@click.option("--error-report-file", metavar="FILE", help="Write every problem to this file, a JSON object a line.")
 @with_options(CommonOptions, "common")
 def export_models(
     selected: dict[str, Any],
@@ -100,6 +105,7 @@ def export_models(
     place: ModelPlaceOptions,
     overwrite: bool,
     retry_failed: bool,
+    error_report_file: str | None,
     common: CommonOptions,
 ) -> int:
     """Bring the models and model versions of a Neptune 2.x registry into a staging area on disk.
@@ -117,6 +123,7 @@ def export_models(
         common,
         overwrite=overwrite,
         retry_failed=retry_failed,
+        error_report_file=error_report_file,
     )
 
 
@@ -129,6 +136,7 @@ def export_and_report(
     *,
     overwrite: bool,
     retry_failed: bool,
+    error_report_file: str | None = None,
 ) -> int:
     """Exports what is selected and prints what came of it. Returns the exit code."""
     from neptune_exporter.export import export as run_export
@@ -146,6 +154,8 @@ def export_and_report(
             dry_run=common.dry_run,
             progress=common.progress(),
         )
+    if error_report_file:
+        console.write_problems(error_report_file, report)
     if common.json:
         console.print_json(console.report_json(report))
     else:
