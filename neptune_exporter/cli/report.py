@@ -106,9 +106,15 @@ def _print_errors(errors: Iterable[Any]) -> None:
 )
 @click.option("--read-data", is_flag=True, help="Read every row and every file, not only footers and sizes.")
 @click.option("--write-manifests", is_flag=True, help="Give runs that another tool has exported a manifest.")
-@click.option("--exporter", metavar="NAME", help="Also compare with the source: offline.")
+@click.option(
+    "--exporter",
+    metavar="NAME",
+    help=f"Also compare with the source: {', '.join(plugins.available(plugins.EXPORTERS))}.",
+)
 @with_plugins(plugins.EXPORTERS, "exporter", "exporter_options")
-@click.option("--loader", metavar="NAME", help="Also compare with the target: mlflow.")
+@click.option(
+    "--loader", metavar="NAME", help=f"Also compare with the target: {', '.join(plugins.available(plugins.LOADERS))}."
+)
 @with_plugins(plugins.LOADERS, "loader", "loader_options")
 @click.option("--name-prefix", default="", metavar="TEXT", help="As given to load.")
 @with_options(PlaceOptions, "place")
