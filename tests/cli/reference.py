@@ -30,9 +30,14 @@ option says which exporter or loader it belongs to.
 """
 
 
+def program() -> click.Context:
+    """The program as it is started."""
+    return click.Context(cli, info_name="neptune-exporter", **cli.context_settings)
+
+
 def reference() -> str:
     """The whole page."""
-    context = click.Context(cli, info_name="neptune-exporter")
+    context = program()
     sections = [HEAD]
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)

@@ -9,9 +9,8 @@ import shlex
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
-from reference import PAGE, reference
+from reference import PAGE, program, reference
 
 from neptune_exporter import errors
 from neptune_exporter.cli.main import COMMANDS, cli
@@ -31,7 +30,7 @@ def command_lines(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", command_lines(README), ids=" ".join)
 def test_every_command_of_the_readme_can_be_typed(words):
-    context = click.Context(cli, info_name="neptune-exporter")
+    context = program()
     command = cli.get_command(context, words[0])
     assert command is not None
     with command.make_context(words[0], list(words[1:]), parent=context) as parsed:
@@ -47,7 +46,7 @@ def test_the_reference_is_what_the_program_says():
 
 
 def test_every_option_has_a_help_text():
-    context = click.Context(cli, info_name="neptune-exporter")
+    context = program()
     for name in COMMANDS:
         command = cli.get_command(context, name)
         for parameter in command.params:
@@ -56,7 +55,7 @@ def test_every_option_has_a_help_text():
 
 def test_no_two_options_of_a_command_share_a_name():
     """Exporters and loaders bring their own; on `verify` they meet."""
-    context = click.Context(cli, info_name="neptune-exporter")
+    context = program()
     for name in COMMANDS:
         flags = [flag for p in cli.get_command(context, name).params for flag in (*p.opts, *p.secondary_opts)]
         assert sorted(flags) == sorted(set(flags)), name
