@@ -105,7 +105,7 @@ class _Parser:
             kind = self._take("word")
         negated = self._is_word("NOT")
         if self._is_word("CONTAINS"):
-            part = self._take("text", "word")
+            part = _unescaped(self._take("text", "word"))
             return lambda container: _contains(container, name, part) != negated
         if self._is_word("MATCHES"):
             pattern = re.compile(self._take("text", "word"))

@@ -9,13 +9,14 @@ client has none for downloads), the retries (the client asks 300 times a second 
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import stamina
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import requests
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 LEADERBOARD = "/api/leaderboard/v1"
@@ -37,6 +39,7 @@ READ_SECONDS = 120
 CHUNK_BYTES = 1 << 20
 _PASSING = {408, 425, 429, 502, 503, 504}  # what a server says that is only busy
 _FAILING_ATTEMPTS = 4  # a server that fails (500) is asked so often: it seldom gets better
+_UNREADABLE_ATTEMPTS = 3  # an answer that was cut short on its way but looks whole
 _LONGEST_WAIT = 60.0
 _TOKEN_HINT = "Check the API token in NEPTUNE_API_TOKEN or --api-token, then run the same command again."  # noqa: S105
 
@@ -122,16 +125,19 @@ class Client:
         **headers: str,
     ) -> Any:
         """The JSON that the server answers. Raises `RequestError`, `AccessError` or `ServerGoneError`."""
-        response = self.send(path, params, method=method, body=body, headers=headers)
-        try:
-            return response.json()
-        except ValueError:
-            raise RequestError(f"The server's answer to {path} is no JSON.") from None
+        return self.read(path, json.loads, params, method=method, body=body, headers=headers)
 
-    def content(self, path: str, params: Mapping[str, Any]) -> bytes:
-        """The bytes that the server answers. Raises like `json`."""
-        content: bytes = self.send(path, params).content
-        return content
+    def read(self, path: str, decode: Callable[[bytes], T], params: Mapping[str, Any] | None = None, **how: Any) -> T:
+        """The server's answer, decoded; asked for again if `decode` raises ValueError. Raises like `json`."""
+        for left in reversed(range(_UNREADABLE_ATTEMPTS)):
+            content: bytes = self.send(path, params, **how).content
+            try:
+                return decode(content)
+            except ValueError as error:
+                logger.info("An answer to %s cannot be read: %s", path, error)
+                if not left:
+                    raise RequestError(f"The server's answer to {path} cannot be read: {error}.") from None
+        raise AssertionError  # the last attempt returns or raises
 
     def send(
         self,
@@ -227,10 +233,7 @@ class Client:
     def parameters(self, path: str) -> set[str] | None:
         """The parameters that the server declares for a GET of a path, None if it has no such path."""
         if self._swagger is None:
-            try:
-                self._swagger = self.json("/api/leaderboard/swagger.json")
-            except RequestError:
-                self._swagger = {}
+            self._swagger = self.json("/api/leaderboard/swagger.json")
         operation = self._swagger.get("paths", {}).get(path, {}).get("get")
         return None if operation is None else {p["name"] for p in operation.get("parameters", ()) if "name" in p}
 

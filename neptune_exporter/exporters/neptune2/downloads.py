@@ -26,6 +26,7 @@ from neptune_exporter.exporters.neptune2.values import Attribute, is_text
 from neptune_exporter.model import MICRO, NO_VALUE, RunRef, rows_batch
 
 _ATTEMPTS = 5  # without a single new byte
+_ARCHIVE_ATTEMPTS = 3
 _IMAGE_ROWS = 1_000
 _POLLS = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between questions whether an archive is ready; then the last one again
 _LONGEST_PREPARATION = 1800.0
@@ -64,25 +65,36 @@ class Downloads:
         Raises:
             RequestError: it cannot be had.
         """
-        with tempfile.TemporaryFile() as file:
-            url = self._archive_url({"experimentId": container_id, "attribute": attribute.path})
-            for chunk in self.content(url, {}, None):
-                file.write(chunk)
-            paths, names = [], []
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    for member in archive.infolist():
-                        if member.is_dir():
-                            continue
-                        names.append(member.filename)
-                        target = f"{attribute.path}/{member.filename}"
-                        paths.append(files.add(target, member.filename, _member(archive, member)))
-            except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-                raise RequestError(f"The server sent an archive that cannot be unpacked: {error}.") from None
+        query = {"experimentId": container_id, "attribute": attribute.path}
+        with tempfile.TemporaryFile() as file, self._archive(query, file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            names = [member.filename for member in members]
+            paths = [
+                files.add(f"{attribute.path}/{name}", name, _member(archive, member))
+                for name, member in zip(names, members, strict=True)
+            ]
         if not paths:
             findings.empty(attribute.path, attribute.type)
             return iter(())
         return iter([file_rows(ref, attribute, paths, names)])
+
+    def _archive(self, query: Mapping[str, str], file: IO[bytes]) -> zipfile.ZipFile:
+        """The archive of a file set, downloaded and found whole."""
+        for left in reversed(range(_ARCHIVE_ATTEMPTS)):
+            file.seek(0)
+            file.truncate()
+            for chunk in self.content(self._archive_url(query), {}, None):
+                file.write(chunk)
+            try:
+                archive = zipfile.ZipFile(file)
+                if archive.testzip() is None:
+                    return archive
+                reason = "its checksums are wrong"
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+                reason = str(error)
+            if not left:
+                raise RequestError(f"The server sent an archive that cannot be unpacked: {reason}.")
+        raise AssertionError  # the last attempt returns or raises
 
     def _archive_url(self, query: Mapping[str, str]) -> str:
         request = self._client.json(f"{ATTRIBUTES}/downloadFileSetZipRequest", query, method="POST")

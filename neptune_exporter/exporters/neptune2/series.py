@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -112,19 +112,21 @@ class SeriesReader:
         if kind == "string_series" and "maxSingleValueLength" in (self._client.parameters(path) or ()):
             params["maxSingleValueLength"] = LONGEST_TEXT  # without it, such a server cuts texts at 1,000 characters
         try:
-            body = self._client.content(path, params)
+            return self._client.read(path, lambda body: decode(body, kind), params)
         except RequestError as error:
             if error.refused and error.status != 404 and params["limit"] > PAGE_POINTS[1]:
                 self._page_points = PAGE_POINTS[1]
                 return self._page(kind, query, offset)
             raise
-        return decode(body, kind)
 
     # --- CSV
 
     def _has_csv(self) -> bool:
         if not self._csv_known:
-            self._csv = self._client.parameters(_CSV_PATH) is not None
+            try:
+                self._csv = self._client.parameters(_CSV_PATH) is not None
+            except RequestError:
+                return False
             self._csv_known = True
         return self._csv
 
@@ -175,7 +177,7 @@ def decode(body: bytes, kind: str) -> tuple[int, Points]:
     """A page of a series: how many points there are in all, and those of the page.
 
     Raises:
-        RequestError: it is no such page.
+        ValueError: it is no such page.
     """
     point = pa.struct([("timestampMillis", pa.int64()), ("step", pa.float64()), ("value", _VALUE_TYPES[kind])])
     schema = pa.schema([("totalItemCount", pa.int64()), ("values", pa.list_(point))])
@@ -204,17 +206,11 @@ def _decode_slowly(body: bytes, kind: str) -> tuple[int, Points]:
         found = [point.get("value") for point in values]
         if kind == "float_series":
             return total, Points(times, steps, pa.array([None if v is None else float(v) for v in found], pa.float64()))
-    except (ValueError, KeyError, TypeError) as error:
-        _unreadable(error)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from None
     # Text that UTF-8 cannot hold travels in a form that it can, and is taken out in `batches`.
     encoded = [None if v is None else v.encode("utf-8", "surrogatepass") for v in found]
     return total, Points(times, steps, pa.array(encoded, pa.binary()))
-
-
-def _unreadable(error: Exception) -> NoReturn:
-    raise RequestError(
-        f"The server sent a page of points that cannot be read: {type(error).__name__} {error}."
-    ) from None
 
 
 def batches(ref: RunRef, attribute: Attribute, points: Points, findings: Findings) -> Iterator[pa.RecordBatch]:
