@@ -14,12 +14,13 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from neptune_exporter.errors import ClaimedError
+from neptune_exporter.errors import ClaimedError, StagingError
 from neptune_exporter.storage import disk
 
 RENEW_SECONDS = 15
@@ -40,6 +41,7 @@ class Claim:
     def __init__(self, path: Path, what: str) -> None:
         self._path = path
         self._what = what
+        self._token = uuid.uuid4().hex
 
     def __enter__(self) -> Self:
         disk.make_folder(self._path.parent)
@@ -50,35 +52,51 @@ class Claim:
                     f"{self._what} is being worked on by process {holder.get('pid')} on {holder.get('host')}.",
                     "Wait for it to end; then run the same command again.",
                 )
-            content = {"host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid())}
+            pid = os.getpid()
+            content = {"host": socket.gethostname(), "pid": pid, "started": _process_start(pid), "token": self._token}
             with disk.explained("write", self._path):
                 self._path.write_text(json.dumps(content))
-        _renewer.add(self._path)
+            _held.add(self._token, self._path)
         return self
+
+    def check(self) -> None:
+        """Raises `ClaimedError` if another command has taken over, because this one looked dead for a while."""
+        if _content(self._path).get("token") != self._token:
+            raise ClaimedError(f"Another command has taken over {self._what}.", "Run the same command again.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _renewer.drop(self._path)
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        _held.drop(self._token)
+        with contextlib.suppress(OSError, StagingError), _takeover_lock(self._path.with_name("claims.lock")):
+            if _content(self._path).get("token") == self._token:
+                self._path.unlink()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a claim says; nothing if there is none, or one that a process died of writing."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def living_holder(path: Path) -> dict[str, Any] | None:
     """Who holds a claim: host and pid, or None if nobody alive does."""
+    holder = _content(path)
     try:
-        holder = json.loads(path.read_text())
         age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return None
-    except (OSError, ValueError):
-        return None  # half-written by a process that died doing it: the takeover lock keeps living ones out
-    if not isinstance(holder, dict):
+    if not holder:
         return None
-    if holder.get("host") == socket.gethostname():
-        pid = holder.get("pid")
-        return holder if isinstance(pid, int) and _process_start(pid) == holder.get("started") else None
-    return holder if age < DEAD_SECONDS else None
+    if holder.get("host") != socket.gethostname():
+        return holder if age < DEAD_SECONDS else None
+    pid = holder.get("pid")
+    if pid == os.getpid():
+        return holder if holder.get("token") in _held else None
+    return holder if isinstance(pid, int) and _process_start(pid) == holder.get("started") else None
 
 
 def _process_start(pid: int) -> str | None:
@@ -119,33 +137,37 @@ def _takeover_lock(path: Path) -> Iterator[None]:
         yield
 
 
-class _Renewer:
-    """One daemon thread that renews all claims of this process."""
+class _Held:
+    """The claims of this process. One daemon thread renews them."""
 
     def __init__(self) -> None:
-        self._paths: set[Path] = set()
+        self._paths: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
-    def add(self, path: Path) -> None:
+    def add(self, token: str, path: Path) -> None:
         with self._lock:
-            self._paths.add(path)
+            self._paths[token] = path
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
                 self._thread.start()
 
-    def drop(self, path: Path) -> None:
+    def drop(self, token: str) -> None:
         with self._lock:
-            self._paths.discard(path)
+            self._paths.pop(token, None)
+
+    def __contains__(self, token: object) -> bool:
+        with self._lock:
+            return token in self._paths
 
     def _run(self) -> None:
         while not self._wake.wait(RENEW_SECONDS):
             with self._lock:
-                paths = list(self._paths)
+                paths = list(self._paths.values())
             for path in paths:
                 with contextlib.suppress(OSError):
                     os.utime(path)
 
 
-_renewer = _Renewer()
+_held = _Held()

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,6 +108,12 @@ def remove(path: Path) -> None:
     """Removes a file if it is there."""
     with explained("remove", path):
         path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    with explained("remove", path), contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
 
 
 def remove_empty_folder(path: Path) -> None:

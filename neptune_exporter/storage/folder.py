@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -245,7 +244,7 @@ class ProjectFolder:
                 disk.remove(self.data / MANIFESTS / f"{run_stem}{suffix}")
             for path in run.owned_file_paths():
                 disk.remove(self.files / path)
-            shutil.rmtree(self.files / self.run_folder(run_stem), ignore_errors=True)
+            disk.remove_tree(self.files / self.run_folder(run_stem))
 
     def run_folder(self, run_stem: str) -> str:
         """The run's folder, relative to the project's files folder."""
@@ -256,7 +255,7 @@ class ProjectFolder:
         for name in _listed(self.data / MANIFESTS):
             path = self.data / MANIFESTS / name
             if name == f"{run_stem}.sort.tmp":
-                shutil.rmtree(path, ignore_errors=True)
+                disk.remove_tree(path)
             elif name.startswith(f"{run_stem}.") and name.endswith(".tmp"):
                 disk.remove(path)
         own = self.files / self.run_folder(run_stem)

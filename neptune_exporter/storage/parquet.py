@@ -144,7 +144,8 @@ def open_part(path: Path) -> pq.ParquetFile:
         part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
-    missing = [name for name in SCHEMA.names if name not in part.schema_arrow.names]
+    found = set(part.schema_arrow.names)
+    missing = [name for name in SCHEMA.names if name not in found]
     if missing:
         raise DamagedDataError(
             f"{path} is not a part of a Neptune export: it has no column {missing[0]}.",

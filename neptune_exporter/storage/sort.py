@@ -9,7 +9,6 @@ The sort is stable: rows with equal keys keep the order in which they came.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,10 +94,11 @@ class ExternalSort:
             yield self._expand(table), np.asarray(table.column("origin").combine_chunks())
 
     def close(self) -> None:
-        """Removes what was spilled."""
+        """Removes what was spilled. Raises `StagingError` if that cannot be."""
         self._buffer.clear()
         if self._own_folder is not None:
-            shutil.rmtree(self._own_folder, ignore_errors=True)
+            disk.remove_tree(self._own_folder)
+            disk.remove_empty_folder(self._folder)
             self._own_folder = None
 
     # --- the compact form
@@ -189,7 +189,8 @@ class ExternalSort:
         table = self._sorted_buffer()
         if self._own_folder is None:
             disk.make_folder(self._folder)
-            self._own_folder = Path(tempfile.mkdtemp(prefix="sort-", suffix=".tmp", dir=self._folder))
+            with disk.explained("write into", self._folder):
+                self._own_folder = Path(tempfile.mkdtemp(prefix="sort-", suffix=".tmp", dir=self._folder))
         path = self._own_folder / f"{len(self._spills)}.arrow"
         rows = int(max(1, min(BLOCK_ROWS, BLOCK_BYTES * table.num_rows // max(table.nbytes, 1))))
         with (

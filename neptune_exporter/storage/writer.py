@@ -22,7 +22,15 @@ from neptune_exporter.model import SERIES_TYPES, OutsideValue, RunInfo, normaliz
 from neptune_exporter.storage import commit, disk, names
 from neptune_exporter.storage.claims import Claim
 from neptune_exporter.storage.files import FileWriter
-from neptune_exporter.storage.manifest import MANIFESTS, UNKNOWN, FileEntry, Manifest, SourceRecord, Totals
+from neptune_exporter.storage.manifest import (
+    MANIFESTS,
+    UNKNOWN,
+    FileEntry,
+    Manifest,
+    SourceRecord,
+    Totals,
+    read_manifest,
+)
 from neptune_exporter.storage.merge import NEW, OLD, TAG_SETS, merged
 from neptune_exporter.storage.parquet import PartWriter, entry, without_placeholders, write_index
 from neptune_exporter.storage.run import StagedRun, Wanted, file_rows
@@ -74,10 +82,12 @@ class RunWriter:
         self._empty: set[tuple[str, str]] = set()
         self._fresh: set[tuple[str, str]] = set()
         self._contested: set[str] = set()
+        self._manifest: Manifest | None = None
         self._mixed = self._done = False
         self.problems: tuple[Problem, ...] = ()
         self._cleanup = ExitStack()
-        self._cleanup.enter_context(Claim(commit.claim_path(folder.data, self._stem), str(info.ref)))
+        self._claim = Claim(commit.claim_path(folder.data, self._stem), str(info.ref))
+        self._cleanup.enter_context(self._claim)
         self._cleanup.callback(self._remove_temporary)
         try:
             folder.ensure_ours()
@@ -89,7 +99,6 @@ class RunWriter:
             self._sort = ExternalSort(
                 info.ref, "attribute", folder.data / MANIFESTS / f"{self._stem}.sort.tmp", origin=base is not None
             )
-            self._cleanup.callback(self._sort.close)
         except BaseException:
             self._cleanup.close()
             raise
@@ -145,13 +154,15 @@ class RunWriter:
             digest=run_digest(attributes, extra[1].sha256 if extra else ""),
             totals=Totals.of(attributes),
         )
+        self._remove_unused(used)
         # part_0 last: to other readers of this layout it says that the run is there.
         renames = [(p.name, e.path) for p, e in reversed(parts)]
         renames = [(f"{MANIFESTS}/{temporary}", final) for temporary, final in renames]
         renames += [(f"{MANIFESTS}/{item[0].name}", f"{MANIFESTS}/{item[1].path}") for item in (extra, index) if item]
+        self._claim.check()
+        self._manifest = manifest
         commit.commit(self._folder.data, self._folder.files, self._stem, manifest, renames, self._leftovers(manifest))
         self._done = True
-        self._remove_unused(used)
         self._cleanup.close()
 
     def abort(self) -> None:
@@ -162,7 +173,8 @@ class RunWriter:
         if not self._commit_begun():
             with suppress(Exception):
                 self.files.remove_all()
-        self._cleanup.close()
+        with suppress(StagingError):  # what was wrong before is more worth knowing
+            self._cleanup.close()
 
     # --- parts of the commit
 
@@ -252,10 +264,13 @@ class RunWriter:
             raise InterruptedRunError
 
     def _remove_unused(self, used: set[str]) -> None:
-        """Removes files that were stored and then not named by any row."""
-        with suppress(StagingError):
-            for path in set(self.files.entries) - used:
-                disk.remove(self._folder.files / path)
+        """Removes spilled rows, and files that were stored and then not named by any row.
+
+        Before the commit: a process that dies right after it leaves nothing behind.
+        """
+        self._sort.close()
+        for path in set(self.files.entries) - used:
+            disk.remove(self._folder.files / path)
 
     def _write_index(self, attributes: list[Attribute]) -> tuple[Path, FileEntry]:
         path = self._temporary("index")
@@ -326,4 +341,7 @@ class RunWriter:
 
     def _commit_begun(self) -> bool:
         """Whether the new generation is certain: whoever comes next will finish it and needs what it names."""
-        return commit.next_path(self._folder.data, self._stem).exists()
+        if commit.next_path(self._folder.data, self._stem).exists():
+            return True
+        path = commit.manifest_path(self._folder.data, self._stem)
+        return self._manifest is not None and path.exists() and read_manifest(path) == self._manifest
