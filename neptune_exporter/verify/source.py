@@ -36,6 +36,7 @@ from neptune_exporter.verify.finding import Finding, failure, finding_of
 
 HERE = "the staging area"
 THERE = "the source"
+GROUP_ROWS = 4_000_000  # of both sides together; some 70 bytes each
 
 
 class HashedFiles:
@@ -209,18 +210,20 @@ class SourceCheck:
 
         Proven is that every point of the source is there; that the rest is right only its own source can prove.
         """
-        surplus = [m for m in found if m.kind == "surplus"]
-        open_questions = [m for m in found if m.found and m.expected and m.kind in ("count", "values")]
-        real = [m for m in found if m not in surplus and m not in open_questions]
-        sides = self._sides({m.key for m in open_questions}) if open_questions else None
-        explained = len(surplus)
-        for mismatch in open_questions:
-            assert sides is not None
-            missing = self._missing_points(mismatch, *sides)
-            if missing:
-                real.append(mismatch)
-            else:
+        real, explained, open_questions = [], 0, []
+        for mismatch in found:
+            is_superseded = mismatch.kind == "type" and mismatch.type not in SERIES_TYPES and not self._is_latest
+            if mismatch.kind == "surplus" or is_superseded:
                 explained += 1
+            elif mismatch.kind in ("count", "values"):
+                open_questions.append(mismatch)
+            else:
+                real.append(mismatch)
+        for group in _grouped(open_questions):
+            sides = self._sides({mismatch.key for mismatch in group})
+            missed = [mismatch for mismatch in group if self._missing_points(mismatch, *sides)]
+            explained += len(group) - len(missed)
+            real += missed
         if explained:
             yield self._finding(
                 "merged",
@@ -246,6 +249,21 @@ class SourceCheck:
         for attribute, count in sorted(lost.items()):
             message = f"{count:,} values outside the schema are in {THERE}, missing in {HERE}."
             yield self._finding("missing", message, attribute)
+
+
+def _grouped(found: list[Mismatch]) -> Iterator[list[Mismatch]]:
+    """Cuts a list so that the rows of each group fit memory on both sides."""
+    group: list[Mismatch] = []
+    rows = 0
+    for mismatch in found:
+        size = sum(side.rows for side in (mismatch.expected, mismatch.found) if side is not None)
+        if group and rows + size > GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(mismatch)
+        rows += size
+    if group:
+        yield group
 
 
 def _tags(side: Side, key: Key) -> set[str]:

@@ -252,6 +252,18 @@ def test_a_point_that_a_merged_run_lacks_is_found(merged, source, change, attrib
     assert exit_code(found) == 4
 
 
+def test_a_merged_run_is_proven_in_groups_that_fit_memory(merged, source, monkeypatch):
+    monkeypatch.setattr("neptune_exporter.verify.source.GROUP_ROWS", 1)
+    assert told(compare(merged)) == [("RUN-1", None, "merged")]
+    source.rows["RUN-1"][0] = floats(ONE, "loss", [*VALUES[:-1], 7.0])
+    assert ("RUN-1", "loss", "count") in told(compare(merged))
+
+
+def test_a_later_value_of_another_type_is_no_loss(merged, source):
+    source.rows["RUN-1"][2] = rows_batch(ONE, "name", "int", int_value=pa.array([1], pa.int64()))
+    assert exit_code(compare(merged)) == 0
+
+
 def test_another_tools_archive_is_compared_with_the_source(tmp_path, source):
     """What the official exporter lost is still in the source."""
     area = [
