@@ -174,13 +174,16 @@ class _Tally:
                 DamagedDataError(f"{folder.data / stem}: {reason}", "Export it again, or restore it from a backup.")
                 for stem, reason in folder.lost().items()
             ]
-            for stem in folder.strays():
-                stray = folder.stray(stem)
-                self._strays.add(stray.ref.run_id)
-                runs.append(stray)
+            strays = folder.strays()
         except StagingError as error:
             damaged.append(error)
             return []
+        for stem in strays:
+            try:
+                runs.append(folder.stray(stem))
+                self._strays.add(runs[-1].ref.run_id)
+            except StagingError as error:
+                damaged.append(error)
         return [run for run in runs if selection.wants_run(run.ref.run_id)]
 
     def try_add(self, run: StagedRun, damaged: list[StagingError]) -> None:

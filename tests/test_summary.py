@@ -152,6 +152,17 @@ def test_runs_that_another_tool_added_to_our_area_are_strays(tmp_path):
     assert project.runs == {"complete": 1, "stray": 1}
 
 
+def test_a_stray_that_was_cut_short_costs_only_itself(tmp_path):
+    stage(tmp_path, "RUN-1", text(RunRef(PROJECT, "RUN-1"), "a", "b"))
+    for run_id in ("RUN-2", "RUN-3"):
+        areas.official(tmp_path, run_id, [row("x", "int", int_value=1)])
+    areas.part(tmp_path, "RUN-2").write_bytes(b"PAR1")
+    found = summary(areas.staging(tmp_path))
+    assert found.exit_code == 3
+    assert found.projects[0].runs == {"complete": 1, "stray": 1}
+    assert [str(areas.part(tmp_path, "RUN-2")) in error.message for error in found.damaged] == [True]
+
+
 def test_models_and_their_versions_are_found(tmp_path):
     for kind, run_id in (("run", "RUN-1"), ("model", "MOD"), ("model_version", "MOD-1")):
         stage(tmp_path, run_id, text(RunRef(PROJECT, run_id, kind), "a", "b"), kind=kind)

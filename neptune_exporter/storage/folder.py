@@ -100,8 +100,9 @@ class ProjectFolder:
         """Stems of runs that another tool has added to our area since: they have parts but no manifest."""
         if not self.ours:
             return []
+        found = self.loose_parts()  # before the manifests: a run that is committed meanwhile is none of them
         known = {*self._manifest_stems(), *(self._foreign_stems() or ())}
-        return sorted(run_stem for run_stem in self.loose_parts() if run_stem not in known)
+        return sorted(found.keys() - known)
 
     def stray(self, run_stem: str) -> StagedRun:
         """One of the `strays`."""
@@ -109,8 +110,9 @@ class ProjectFolder:
 
     def lost(self) -> dict[str, str]:
         """What should be a run and is none any more, or not yet: why, by run stem."""
-        manifests, foreign = set(self._manifest_stems()), self._foreign_stems() or set()
-        found = self._parts_by_run()
+        found, foreign = self._parts_by_run(), self._foreign_stems() or set()
+        indexes = {n.removesuffix(".parquet") for n in _listed(self.data / MANIFESTS) if n.endswith(".parquet")}
+        manifests = set(self._manifest_stems())  # last: a run that is committed meanwhile is not lost
         reasons = {
             run_stem: f"It has {len(parts)} parts, but not the first one: its export was not finished, or it was lost."
             for run_stem, parts in found.items()
@@ -118,7 +120,6 @@ class ProjectFolder:
         }
         for run_stem in sorted(foreign - manifests - found.keys()):
             reasons[run_stem] = "It was here when this area was taken over, and all its parts are gone."
-        indexes = {n.removesuffix(".parquet") for n in _listed(self.data / MANIFESTS) if n.endswith(".parquet")}
         for run_stem in sorted(indexes - manifests):
             reasons[run_stem] = "Its manifest is gone; only its index is left."
         return reasons
