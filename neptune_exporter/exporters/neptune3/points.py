@@ -23,6 +23,8 @@ Bools = npt.NDArray[np.bool_]
 _LENGTH_DELIMITED = 2
 _RECORD = 0x12  # field 2 of the series: one point
 _TIME, _STEP, _VALUE, _PREVIEW, _RATIO = 0x08, 0x11, 0x19, 0x20, 0x2D  # fields 1 to 5 of a point, with their wire types
+_u64 = np.uint64
+_LAST_BYTES = np.array([0x80 << 8 * byte for byte in range(8)], np.uint64)
 _SLACK = 16  # bytes that may be read, and are then not used, after the end of a record
 
 
@@ -178,15 +180,29 @@ def _doubles(data: Bytes, cursor: Int64s, after: Int64s, tag: int) -> tuple[Floa
 
 def _varints(data: Bytes, cursor: Int64s, after: Int64s, tag: int) -> tuple[Int64s, Int64s]:
     """A number of one to ten bytes, 0 where a record has none, and where the next field begins."""
-    found = np.zeros(len(cursor), np.uint64)
     rows = np.flatnonzero((cursor < after) & (data[cursor] == tag))
-    cursor = cursor.copy()
-    cursor[rows] += 1
-    for shift in range(0, 70, 7):
-        if not len(rows):
-            break
-        byte = data[cursor[rows]]
-        found[rows] |= (byte & np.uint8(0x7F)).astype(np.uint64) << np.uint64(shift)
-        cursor[rows] += 1
-        rows = rows[byte >= 0x80]
+    if not len(rows):
+        return np.zeros(len(cursor), np.int64), cursor
+    everywhere = len(rows) == len(cursor)
+    values, ends = _varints_at(data, (cursor if everywhere else cursor[rows]) + 1)
+    if everywhere:
+        return values.view(np.int64), ends
+    found, cursor = np.zeros(len(cursor), np.uint64), cursor.copy()
+    found[rows], cursor[rows] = values, ends
     return found.view(np.int64), cursor
+
+
+def _varints_at(data: Bytes, start: Int64s) -> tuple[npt.NDArray[np.uint64], Int64s]:
+    """The numbers that begin at these positions, and where they end. Most have at most eight bytes: one word."""
+    word = np.ndarray((len(data) - 7,), np.dtype("<u8"), buffer=data.data, strides=(1,))[start]
+    last = ~word & _u64(0x8080808080808080)  # the last byte of a number is the first one without its top bit
+    last &= ~last + _u64(1)
+    value = word & (last | last - _u64(1)) & _u64(0x7F7F7F7F7F7F7F7F)
+    value = value & _u64(0x007F007F007F007F) | (value & _u64(0x7F007F007F007F00)) >> _u64(1)
+    value = value & _u64(0x00003FFF00003FFF) | (value & _u64(0x3FFF00003FFF0000)) >> _u64(2)
+    value = value & _u64(0x000000000FFFFFFF) | (value & _u64(0x0FFFFFFF00000000)) >> _u64(4)
+    end = start + 1 + np.searchsorted(_LAST_BYTES, last)
+    for row in np.flatnonzero(last == 0).tolist():  # nine or ten bytes: a time before 1970
+        number, stop = _varint(data[start[row] : start[row] + 10].tobytes() + b"\0", 0)
+        value[row], end[row] = number & 0xFFFFFFFFFFFFFFFF, start[row] + stop
+    return value, end

@@ -18,7 +18,7 @@ from neptune_exporter.exporters.neptune3.client import LEADERBOARD, Client, Requ
 from neptune_exporter.exporters.neptune3.points import Page, decode_page, micros_of
 from neptune_exporter.model import HISTOGRAM_TYPE, OutsideValue, names, rows_batch, utc
 
-PAGE_POINTS = 100_000
+PAGE_POINTS = 120_000
 SERIES_AT_ONCE = 1_000
 OTHERS_AT_ONCE = 200
 _KINDS = {"stringValue": "string_series", "histogram": "histogram_series", "fileRef": "file_series"}
@@ -88,7 +88,7 @@ class SeriesReader:
     # --- float series
 
     def _ask_floats(self, group: list[Cursor], attempts: int) -> tuple[tuple[list[Cursor], Page], list[Cursor]]:
-        limit = max(1, PAGE_POINTS // len(group))
+        limit = PAGE_POINTS // len(group) + 1
         requests = []
         for number, cursor in enumerate(group):
             request = self._request(number, cursor)
@@ -139,16 +139,14 @@ class SeriesReader:
                 )
             codes, micros, times, values = codes[fits], micros[fits], times[fits], values[fits]
         paths = pa.array([cursor.path for cursor in cursors], pa.string())
-        for start in range(0, len(codes), PAGE_POINTS):
-            rows = slice(start, start + PAGE_POINTS)
-            yield rows_batch(
-                self._run.ref,
-                names(codes[rows], paths),
-                "float_series",
-                step_micros=micros[rows],
-                time_ms=times[rows],
-                float_value=pa.array(values[rows], pa.float64()),
-            )
+        yield rows_batch(
+            self._run.ref,
+            names(codes, paths),
+            "float_series",
+            step_micros=micros,
+            time_ms=times,
+            float_value=pa.array(values, pa.float64()),
+        )
 
     def _outside(self, path: str, kind: str, value: Any, step: float, time: int) -> None:
         try:
