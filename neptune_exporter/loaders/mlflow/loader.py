@@ -16,6 +16,7 @@ from neptune_exporter.loaders.mlflow import MLflowOptions, tags
 from neptune_exporter.loaders.mlflow.reading import read_run
 from neptune_exporter.loaders.mlflow.sink import RunSink
 from neptune_exporter.loaders.mlflow.tracking import Tracking, scheme_of, without_password
+from neptune_exporter.loaders.runs import start_ms
 from neptune_exporter.model import RunRef
 
 
@@ -87,11 +88,11 @@ class MLflowLoader:
             if not _is_complete(half):
                 self._tracking.delete_run(half.info.run_id)
         children = self._tracking.search(experiment, tags.PARENT_REF, tags.ref_digest(run.info.ref))
-        start_ms = tags.start_ms(run)
+        began = start_ms(run)
         run_id = self._tracking.create_run(
             experiment,
             tags.run_name(run, self._load),
-            start_ms,
+            began,
             tags.creation_tags(run, step_multiplier, self._parent_of(run, experiment)),
         )
         return RunSink(
@@ -99,7 +100,7 @@ class MLflowLoader:
             run_id,
             run,
             step_multiplier=step_multiplier,
-            start_ms=start_ms,
+            start_ms=began,
             limits=self.limits,
             replaces=[old.info.run_id for old in before if _is_complete(old)],
             children=[child.info.run_id for child in children if _is_complete(child)],

@@ -21,6 +21,7 @@ from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.attributes import AttributeWriter, Outlets, records_of, writer_of
 from neptune_exporter.loaders.mlflow.sending import Batches, Uploads
 from neptune_exporter.loaders.mlflow.tracking import Tracking
+from neptune_exporter.loaders.runs import end_ms
 from neptune_exporter.model import codes_of, normalize
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class RunSink:
         for child in self._children:
             self._tracking.set_tag(child, tags.MLFLOW_PARENT, self._run_id)
         status = "FAILED" if self._run.info.failed else "FINISHED"
-        self._tracking.end_run(self._run_id, status, tags.end_ms(self._run, self._manifest.start_ms))
+        self._tracking.end_run(self._run_id, status, end_ms(self._run, self._manifest.start_ms))
         self._tracking.set_tag(self._run_id, tags.LOAD, tags.COMPLETE + self._run.digest)
         self._complete = True
         for replaced in self._replaces:

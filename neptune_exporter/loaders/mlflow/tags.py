@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from neptune_exporter.loaders.keys import KeyRule, folded, shortened, target_keys
 from neptune_exporter.loaders.loader import LoadOptions, RunToLoad
+from neptune_exporter.loaders.runs import title
 from neptune_exporter.model import RunRef
 
 PROJECT, RUN, KIND, REF = "neptune.project_id", "neptune.run_id", "neptune.kind", "neptune.ref"
@@ -41,11 +42,8 @@ def experiment_name(project_id: str, prefix: str) -> str:
 
 
 def run_name(run: RunToLoad, options: LoadOptions) -> str:
-    """`sys/name`, or the id where that says nothing or is asked for."""
-    name = (run.info.name or "").strip()
-    if options.run_name == "id" or name in ("", "Untitled"):
-        name = run.info.ref.run_id
-    return shortened(printable(name), RUN_NAME_LENGTH)
+    """The run's title, as long as MLflow's column takes it."""
+    return shortened(printable(title(run, options)), RUN_NAME_LENGTH)
 
 
 def creation_tags(run: RunToLoad, multiplier: int, parent_run: str | None) -> dict[str, str]:
@@ -72,22 +70,6 @@ def creation_tags(run: RunToLoad, multiplier: int, parent_run: str | None) -> di
     return {key: shortened(printable(value), TAG_LENGTH) for key, value in tags.items() if value}
 
 
-def start_ms(run: RunToLoad) -> int:
-    """When the run was created; else its first point; else now. Milliseconds."""
-    if run.info.created is not None:
-        return _millis(run.info.created.timestamp())
-    first = min((a.first_time for a in run.attributes if a.first_time is not None), default=None)
-    return time.time_ns() // 1_000_000 if first is None else first
-
-
-def end_ms(run: RunToLoad, start: int) -> int:
-    """The time of the run's last point; else of its last change. Milliseconds, not before the start."""
-    last = max((a.last_time for a in run.attributes if a.last_time is not None), default=None)
-    if last is None and run.info.modified is not None:
-        last = _millis(run.info.modified.timestamp())
-    return start if last is None else max(start, last)
-
-
 def label_tags(names: Iterable[str]) -> dict[str, str]:
     """One MLflow tag for each tag of a run."""
     reserved = ("mlflow.", "neptune.")
@@ -104,7 +86,3 @@ def note(description: str) -> str:
 def printable(text: str) -> str:
     """The text without NUL, which PostgreSQL does not take."""
     return text.replace("\0", "\\0")
-
-
-def _millis(seconds: float) -> int:
-    return round(seconds * 1000)
