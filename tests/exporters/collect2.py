@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stamina
+import pytest
 from servers.neptune2 import Neptune2Server
 from truth import Content
 from truth2 import Value, values_in
 
 from neptune_exporter.cli.main import main
+from neptune_exporter.exporters.neptune3.patience import Patience
 from neptune_exporter.model import Kind, RunRef
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import Staging
@@ -34,13 +35,11 @@ def serving(**how: Any) -> Iterator[Neptune2Server]:
 
 
 @contextmanager
-def without_waiting(attempts: int = 4) -> Iterator[None]:
+def without_waiting() -> Iterator[None]:
     """Retries at once."""
-    stamina.set_testing(True, attempts=attempts)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Patience, "_sleep", lambda self, seconds: self._check())
         yield
-    finally:
-        stamina.set_testing(False)
 
 
 @dataclass

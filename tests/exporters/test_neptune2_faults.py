@@ -18,7 +18,7 @@ from collect2 import PROJECT, Home, serving, without_waiting
 from servers.http import Fault
 from truth2 import exact
 
-from neptune_exporter.exporters.neptune2 import client as client_module
+from neptune_exporter.exporters.neptune3.patience import Patience
 
 SERIES = "GET /api/leaderboard/v1/attributes/series/float"
 DOWNLOAD = "GET /api/leaderboard/v1/attributes/download"
@@ -203,16 +203,20 @@ def test_tokens_that_live_shortly_are_refreshed_in_time(tmp_path):
         assert server.http.counts["GET /api/backend/v1/authorization/oauth-token"] == 1
 
 
-def test_a_server_that_goes_away_ends_the_export(server, tmp_path, capsys):
-    home = Home(tmp_path)
-    assert home.export("-r", "DEMO-1") == 0
-    server.http.faults += [
-        Fault("series/float", "reset", times=None),
-        Fault("clients/config", "reset", times=None),
-    ]
-    capsys.readouterr()
-    assert home.export("--workers", "1") == 1
-    assert "did not come back" in capsys.readouterr().err
+def test_a_server_that_goes_away_ends_the_export(tmp_path, capsys):
+    with serving() as server:
+        fill(server)
+        home = Home(tmp_path)
+        assert home.export("-r", "DEMO-1") == 0
+        server.http.faults += [
+            Fault("series/float", "reset", times=None),
+            Fault("clients/config", "reset", times=None),
+        ]
+        capsys.readouterr()
+        assert home.export("--workers", "1", "--retry-timeout", "1", "-c", "metrics") == 1
+    shown = capsys.readouterr().err
+    assert "has not answered for" in shown
+    assert "Hint: What was finished is kept" in shown
     assert home.run_ids() == {"DEMO-1"}
 
 
@@ -257,15 +261,17 @@ def test_s3_content_that_is_gone_or_changed_is_named(server, tmp_path):
     assert row["string_value"] is None, "the list is there"
 
 
-def test_the_wait_that_a_server_asks_for_is_honoured():
+def test_the_wait_that_a_server_asks_for_is_honoured(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(Patience, "_sleep", lambda _self, seconds: waited.append(seconds))
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
-    assert client_module._retry_after("7") == 7.0
-    assert 15 < client_module._retry_after(date) <= 20
-    assert client_module._retry_after("nonsense") is None
-    assert client_module._retry_after(None) is None
-    error = client_module._TryAgainError("busy")
-    error.after = 30.0
-    assert client_module._wait(error) == 30.0
+    with serving() as server:
+        fill(server, runs=1)
+        for header in ("7", date):
+            server.http.faults.append(Fault("series/float", status=429, headers={"Retry-After": header}))
+        assert Home(tmp_path).export() == 0
+    assert 7.0 in waited
+    assert any(15 < seconds <= 20 for seconds in waited)
 
 
 # --- interruptions

@@ -8,26 +8,29 @@ client has none for downloads), the retries (the client asks 300 times a second 
 
 from __future__ import annotations
 
-import email.utils
 import json
 import logging
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import stamina
-
 from neptune_exporter.errors import AccessError, Problem, SourceError
+from neptune_exporter.exporters.neptune3.patience import (
+    ATTEMPTS,
+    Patience,
+    RequestError,
+    ServerGoneError,
+    TryAgainError,
+    retry_after,
+)
 
 if TYPE_CHECKING:
     import requests
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 LEADERBOARD = "/api/leaderboard/v1"
 ATTRIBUTES = f"{LEADERBOARD}/attributes"
@@ -38,45 +41,29 @@ CONNECT_SECONDS = 15
 READ_SECONDS = 120
 CHUNK_BYTES = 1 << 20
 _PASSING = {408, 425, 429, 502, 503, 504}  # what a server says that is only busy
-_FAILING_ATTEMPTS = 4  # a server that fails (500) is asked so often: it seldom gets better
 _UNREADABLE_ATTEMPTS = 3  # an answer that was cut short on its way but looks whole
-_LONGEST_WAIT = 60.0
 _TOKEN_HINT = "Check the API token in NEPTUNE_API_TOKEN or --api-token, then run the same command again."  # noqa: S105
 
 
-class ServerGoneError(SourceError):
-    """The server does not answer any more: going on would only leave holes, so the command ends."""
-
-    fatal = True
-
-
-class RequestError(Exception):
-    """One request failed for good; what it was about is lost, and nothing else.
+class RefusedError(RequestError):
+    """The server understood and said no.
 
     Attributes:
-        message: what the server said, in a sentence.
-        status: the HTTP status, None without an answer.
         title: the server's own words, "" without any.
     """
 
-    def __init__(self, message: str, status: int | None = None, title: str = "") -> None:
-        super().__init__(message)
-        self.message, self.status, self.title = message, status, title
+    def __init__(self, message: str, status: int, title: str) -> None:
+        super().__init__(message, status)
+        self.title = title
 
     @property
-    def refused(self) -> bool:
-        """Whether the server understood and said no: the same request will not do better."""
-        return self.status is not None and 400 <= self.status < 500 and self.status not in (401, 403)
+    def for_good(self) -> bool:
+        """Whether the same request will not do better; permissions may be given yet."""
+        return self.status not in (401, 403)
 
     def problem(self, attribute: str) -> Problem:
         """The failure as what is reported of an attribute."""
-        return Problem(self.message, attribute, "permanent" if self.refused else "retry")
-
-
-class _TryAgainError(RequestError):
-    """The request failed and may succeed soon; `after` is how long the server asks us to wait, in seconds."""
-
-    after: float | None = None
+        return Problem(self.message, attribute, "permanent" if self.for_good else "retry")
 
 
 class Client:
@@ -99,18 +86,19 @@ class Client:
         if not api_token:
             raise AccessError("There is no Neptune API token.", "Set NEPTUNE_API_TOKEN or use --api-token.")
         self._requests = requests
-        self._retry_timeout = retry_timeout
         self._token_lock = threading.Lock()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the client's deprecations are none of the user's business
             self._http, self.url = _connected(api_token, retry_timeout)
+        self.patience = Patience(retry_timeout, self.url)
         self._session = self._http.session
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections + 4))
         self._swagger: dict[str, Any] | None = None
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections, and ends all waiting."""
+        self.patience.end()
         self._session.close()
 
     # --- requests
@@ -161,24 +149,15 @@ class Client:
         """
         url = path if "://" in path else self.url + path
         request = self._requests.Request(method, url, params=params, json=body, headers=dict(headers or {}))
-        failing = 0
-        try:
-            for attempt in stamina.retry_context(
-                _wait, attempts=None, timeout=self._retry_timeout, wait_initial=0.5, wait_max=15.0
-            ):
-                with attempt:
-                    response = self._once(request, stream)
-                    if response.status_code < 300:
-                        return response
-                    error = _failure(response, path)
-                    failing += response.status_code == 500
-                    if failing >= _FAILING_ATTEMPTS:
-                        raise RequestError(error.message, error.status, error.title)
-                    raise error
-        except _TryAgainError as error:
-            self._require_server(error)
-            raise RequestError(f"{error.message} Tried for {self._retry_timeout:.0f} s.", error.status) from None
-        raise AssertionError  # a retry context ends with a return or an exception
+
+        def ask() -> Any:
+            response = self._once(request, stream)
+            if response.status_code >= 300:
+                raise _failure(response, path)
+            return response
+
+        response: requests.Response = self.patience.attempt(ask, attempts=ATTEMPTS, probe=self._probe)  # type: ignore[assignment]
+        return response
 
     def _once(self, request: requests.Request, stream: bool) -> requests.Response:
         """Sends once; with a fresh token again if the server does not know ours any more."""
@@ -193,7 +172,7 @@ class Client:
                     prepared, timeout=(CONNECT_SECONDS, READ_SECONDS), **settings
                 )
             except self._requests.RequestException as error:
-                raise _TryAgainError(f"The connection to {self.url} failed: {_reason(error)}.") from None
+                raise TryAgainError(f"the connection to {self.url} failed: {_reason(error)}") from None
             if response.status_code != 401:
                 return response
             response.close()
@@ -216,17 +195,13 @@ class Client:
             if auth.session.token.get("access_token") == token:
                 auth.token_expires_at = 0
 
-    def _require_server(self, error: _TryAgainError) -> None:
-        """Tells a server that is gone from one that fails at a single thing."""
+    def _probe(self) -> bool:
+        """Whether the server answers what it has answered before: so a server that is gone is told from one failure."""
         try:
             alive = self._session.get(f"{self.url}{BACKEND}/clients/config", timeout=CONNECT_SECONDS)
         except self._requests.RequestException:
-            alive = None
-        if alive is None or alive.status_code >= 500:
-            raise ServerGoneError(
-                f"{error.message} It did not come back within {self._retry_timeout:.0f} s.",
-                "What was finished is kept. Run the same command again when the server is back.",
-            ) from None
+            return False
+        return int(alive.status_code) < 500
 
     # --- what the server can do
 
@@ -238,13 +213,7 @@ class Client:
         return None if operation is None else {p["name"] for p in operation.get("parameters", ()) if "name" in p}
 
 
-def _wait(error: Exception) -> bool | float:
-    if not isinstance(error, _TryAgainError):
-        return False
-    return error.after if error.after is not None else True
-
-
-def _failure(response: requests.Response, path: str) -> RequestError:
+def _failure(response: requests.Response, path: str) -> Exception:
     """What an answer that is no success means."""
     try:
         said = response.json()
@@ -254,26 +223,10 @@ def _failure(response: requests.Response, path: str) -> RequestError:
     finally:
         response.close()
     status = response.status_code
-    message = f"The server answered {status}{f' ({title})' if title else ''} to {path.split('?', maxsplit=1)[0]}."
+    message = f"The server answered {status}{f' ({title})' if title else ''} to {path}"
     if status not in _PASSING and status < 500:
-        return RequestError(message, status, title)
-    error = _TryAgainError(message, status, title)
-    error.after = _retry_after(response.headers.get("Retry-After"))
-    return error
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait, from a number or an HTTP date."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        parsed = email.utils.parsedate_to_datetime(value) if email.utils.parsedate_tz(value) else None
-        if parsed is None:
-            return None
-        seconds = parsed.timestamp() - time.time()
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+        return RefusedError(f"{message}.", status, title)
+    return TryAgainError(message, after=retry_after(response.headers.get("Retry-After")), busy=status == 429)
 
 
 def _reason(error: BaseException) -> str:

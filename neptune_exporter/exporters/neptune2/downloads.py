@@ -21,8 +21,9 @@ from urllib3.exceptions import HTTPError
 
 from neptune_exporter.errors import Problem
 from neptune_exporter.exporters.exporter import Files, Findings
-from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, CHUNK_BYTES, LEADERBOARD, Client, RequestError
+from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, CHUNK_BYTES, LEADERBOARD, Client
 from neptune_exporter.exporters.neptune2.values import Attribute, is_text
+from neptune_exporter.exporters.neptune3.patience import RequestError
 from neptune_exporter.model import MICRO, NO_VALUE, RunRef, rows_batch
 
 _ATTEMPTS = 5  # without a single new byte

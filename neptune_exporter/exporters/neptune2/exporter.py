@@ -17,11 +17,12 @@ import pyarrow as pa
 from neptune_exporter.errors import Problem, SourceError, UsageError
 from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
 from neptune_exporter.exporters.neptune2 import Neptune2Options, values
-from neptune_exporter.exporters.neptune2.client import ARTIFACTS, ATTRIBUTES, Client, RequestError
+from neptune_exporter.exporters.neptune2.client import ARTIFACTS, ATTRIBUTES, Client
 from neptune_exporter.exporters.neptune2.downloads import Downloads
 from neptune_exporter.exporters.neptune2.listing import KINDS, Listing, Project
 from neptune_exporter.exporters.neptune2.series import SeriesReader
 from neptune_exporter.exporters.neptune2.values import Attribute
+from neptune_exporter.exporters.neptune3.patience import RequestError
 from neptune_exporter.exporters.tracked_files import TrackedFile, TrackedFiles
 from neptune_exporter.model import RunRef
 from neptune_exporter.selection import CLASS_OF_TYPE, Selection
@@ -111,6 +112,10 @@ class Neptune2Exporter:
             return "apart"
         known = current.get("modified") is not None
         return "same" if known and dict(recorded) == dict(current) else "newer"
+
+    def interrupt(self) -> None:
+        """Ends all waiting: what is being done fails as interrupted."""
+        self._client.patience.end()
 
     def close(self) -> None:
         """Closes the connections; what was not begun is given up."""

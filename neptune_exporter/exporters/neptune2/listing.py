@@ -13,8 +13,9 @@ from typing import Any
 from neptune_exporter.errors import SourceError, UsageError
 from neptune_exporter.exporters.exporter import SourceRun
 from neptune_exporter.exporters.neptune2 import Neptune2Options
-from neptune_exporter.exporters.neptune2.client import BACKEND, LEADERBOARD, Client, RequestError
+from neptune_exporter.exporters.neptune2.client import BACKEND, LEADERBOARD, Client, RefusedError
 from neptune_exporter.exporters.neptune2.values import parse_time
+from neptune_exporter.exporters.neptune3.patience import RequestError
 from neptune_exporter.model import Kind, RunInfo, RunRef, utc
 
 WINDOW_ROWS = 10_000  # beyond this offset the server refuses; a new window begins where the last one ended
@@ -224,9 +225,9 @@ class Listing:
         try:
             reply: dict[str, Any] = self._client.json(path, params, method="POST", body=body)
         except RequestError as error:
-            if error.title == "Syntax error":
+            if isinstance(error, RefusedError) and error.title == "Syntax error":
                 raise UsageError(f"The server cannot read the query {query}.", "See --runs-query and --models-query.")  # noqa: B904
-            if error.refused and self._page_rows > PAGE_ROWS[1]:
+            if isinstance(error, RefusedError) and error.for_good and self._page_rows > PAGE_ROWS[1]:
                 self._page_rows = PAGE_ROWS[1]
                 return self._page(project, kind, query, offset)
             raise SourceError(

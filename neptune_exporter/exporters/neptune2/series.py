@@ -20,8 +20,9 @@ import pyarrow.json
 
 from neptune_exporter.errors import Problem
 from neptune_exporter.exporters.exporter import Findings
-from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, Client, RequestError
+from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, Client, RefusedError
 from neptune_exporter.exporters.neptune2.values import Attribute, is_text
+from neptune_exporter.exporters.neptune3.patience import RequestError
 from neptune_exporter.model import MICRO, NO_VALUE, STEP_LIMIT_MICROS, Int64s, OutsideValue, RunRef, rows_batch, utc
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,12 @@ class SeriesReader:
         try:
             return self._client.read(path, lambda body: decode(body, kind), params)
         except RequestError as error:
-            if error.refused and error.status != 404 and params["limit"] > PAGE_POINTS[1]:
+            if (
+                isinstance(error, RefusedError)
+                and error.for_good
+                and error.status != 404
+                and params["limit"] > PAGE_POINTS[1]
+            ):
                 self._page_points = PAGE_POINTS[1]
                 return self._page(kind, query, offset)
             raise
