@@ -70,7 +70,7 @@ def plainly(token: str, folder: str) -> tuple[int, dict[str, float]]:
 
 def exported(token: str, folder: str, workers: int) -> tuple[int, dict[str, float]]:
     """The verb export, as the command line runs it: sorted parts, fingerprints, manifests."""
-    import neptune_exporter.exporters.neptune3.exporter  # imports are not timed on either side
+    import neptune_exporter.exporters.neptune3.exporter  # noqa: F401 - imports are not timed on either side
     from neptune_exporter.export import export
     from neptune_exporter.exporters.neptune3 import Neptune3Options
     from neptune_exporter.selection import Selection

@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jwt
 import numpy as np
@@ -99,7 +99,7 @@ class Neptune3Server:
 
     # --- for tests
 
-    def __enter__(self) -> Neptune3Server:
+    def __enter__(self) -> Self:
         self.http.start()
         return self
 

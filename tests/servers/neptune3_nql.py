@@ -18,6 +18,7 @@ _TOKEN = re.compile(
       | (?P<text>"(?:[^"\\]|\\.)*")
       | (?P<operator>==|!=|>=|<=|>|<|NOT\s+MATCHES|NOT\s+CONTAINS|MATCHES|CONTAINS|EXISTS|AND|OR|NOT)
       | (?P<aggregate>last|min|max|average|variance)(?=\s*\()
+      | (?P<bare>[\w.+-]+)
     )""",
     re.VERBOSE | re.DOTALL,
 )
@@ -52,7 +53,7 @@ def _either(tokens):
     left, tokens = _both(tokens)
     while tokens and tokens[0] == ("operator", "OR"):
         right, tokens = _both(tokens[1:])
-        left = (lambda a, b: lambda run: a(run) or b(run))(left, right)
+        left = _or(left, right)
     return left, tokens
 
 
@@ -60,8 +61,16 @@ def _both(tokens):
     left, tokens = _single(tokens)
     while tokens and tokens[0] == ("operator", "AND"):
         right, tokens = _single(tokens[1:])
-        left = (lambda a, b: lambda run: a(run) and b(run))(left, right)
+        left = _and(left, right)
     return left, tokens
+
+
+def _or(a, b):
+    return lambda run: a(run) or b(run)
+
+
+def _and(a, b):
+    return lambda run: a(run) and b(run)
 
 
 def _single(tokens):
@@ -91,9 +100,11 @@ def _predicate(tokens):
     operator = tokens[1][1]
     if operator == "EXISTS":
         return (lambda run: run(name, attribute_type, aggregate) is not None), tokens[2:]
-    if len(tokens) < 3 or tokens[2][0] != "text":
+    if len(tokens) < 3 or tokens[2][0] not in ("text", "bare"):
         raise QueryError("a value is expected")
-    wanted = re.sub(r"\\(.)", r"\1", tokens[2][1][1:-1])
+    quoted, wanted = tokens[2][0] == "text", tokens[2][1]
+    if quoted:
+        wanted = re.sub(r"\\(.)", r"\1", wanted[1:-1])
     return (lambda run: _holds(run(name, attribute_type, aggregate), operator, wanted)), tokens[3:]
 
 

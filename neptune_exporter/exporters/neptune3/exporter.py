@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from neptune_exporter.errors import SourceError
 from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
 from neptune_exporter.exporters.neptune3 import Neptune3Options
 from neptune_exporter.exporters.neptune3.attributes import PARAMETERS, FileRef, Run, SingleValues, list_attributes
@@ -44,6 +45,11 @@ class Neptune3Exporter:
     def notes(self) -> list[str]:
         """What the user should know of which runs were chosen."""
         return self._listing.notes
+
+    @property
+    def unreadable(self) -> list[SourceError]:
+        """What could not be listed, though the rest could."""
+        return self._listing.unreadable
 
     def close(self) -> None:
         """Ends all waiting and closes the connections."""

@@ -194,6 +194,7 @@ class Listing:
     Attributes:
         filters: what the options ask for.
         notes: what the user should know of the choice that was made.
+        unreadable: what could not be listed, though the rest could.
     """
 
     def __init__(self, client: Client, options: Neptune3Options) -> None:
@@ -201,6 +202,7 @@ class Listing:
         self._options = options
         self.filters = Filters(options)
         self.notes: list[str] = []
+        self.unreadable: list[SourceError] = []
 
     def projects(self, selection: Selection) -> Iterator[str]:
         """The selected projects. Raises `SourceError` if they cannot be listed."""
@@ -299,6 +301,13 @@ class Listing:
                     break
             if len(found) >= count:
                 break
+        else:
+            self.unreadable.append(
+                SourceError(
+                    f"The server lists only {len(found)} of the {count} runs of {project_id} that it counts.",
+                    "Run the same command again.",
+                )
+            )
         return list(found.values())
 
     def _page(self, project_id: str, query: str, offset: int) -> Any:
