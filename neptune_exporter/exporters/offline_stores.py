@@ -55,6 +55,7 @@ class OfflineExporter:
 
     name = "offline"
     source = "offline"
+    lists_all = False  # a store is deleted once it is synced, and others may lie in other folders
 
     def __init__(self, options: OfflineOptions) -> None:
         self._options = options

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import NO_VALUE, VALUE_COLUMNS, Int64s, codes_of, normalize, step_micros, time_millis
+from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.manifest import Totals
 from neptune_exporter.storage.parquet import READ_ROWS, damaged, open_part, without_placeholders
 from neptune_exporter.storage.run import StagedRun, file_rows
@@ -50,6 +51,7 @@ class Counted:
         self._rows: dict[tuple[str, str], int] = {}
         self._range = Attribute("", "")
         self.files: dict[str, str] = {}
+        self._reader = run.files
         for path in run.part_paths():
             self._count_part(path)
 
@@ -86,6 +88,7 @@ class Counted:
             raise damaged(path, error) from error
 
     def _count(self, batch: pa.RecordBatch) -> None:
+        batch = with_members(batch, self._reader)
         if batch.num_rows == 0:
             return
         paths = batch.column("attribute_path").dictionary

@@ -144,6 +144,14 @@ class FileReader:
             )
         return local
 
+    def members(self, path: str) -> list[str]:
+        """The files below a path that is a folder, sorted; none if it is a file or not there."""
+        folder = self._root / path
+        if not names.is_inside(path) or not folder.is_dir():
+            return []
+        found = (file.relative_to(self._root).as_posix() for file in folder.rglob("*") if file.is_file())
+        return sorted(found)
+
     def open(self, path: str) -> BufferedReader:
         """The content. Raises like `local`."""
         local = self.local(path)

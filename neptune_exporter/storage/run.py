@@ -21,6 +21,7 @@ from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import RunInfo, RunRef, codes_of
 from neptune_exporter.storage import commit, names
 from neptune_exporter.storage.files import FileReader
+from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.identity import info_from_rows
 from neptune_exporter.storage.manifest import (
     MANIFESTS,
@@ -160,6 +161,8 @@ class StagedRun:
             for path, part in parts:
                 for batch in part_batches(part, path):
                     own = self._own_rows(batch)
+                    if self.manifest is None or not self.manifest.sorted:
+                        own = with_members(own, self.files)
                     if self.manifest:
                         own = _with_files(own, self.files.known)
                     yield _without_files(own, missing) if missing else own
