@@ -19,8 +19,11 @@ from collect import EVERYTHING, collect_all, offline
 from truth import PROJECT, START, Logger, RunTruth, differences
 
 from neptune_exporter.errors import SourceError, UsageError
+from neptune_exporter.export import export
+from neptune_exporter.exporters.offline import OfflineOptions
 from neptune_exporter.plugins import EXPORTERS, available, find
 from neptune_exporter.selection import Selection
+from neptune_exporter.storage.staging import Staging
 
 
 def log_small(folder: Path, run_id: str = "run", **options) -> tuple[Path, RunTruth]:
@@ -296,3 +299,16 @@ def test_a_fork_of_a_run_that_is_elsewhere(tmp_path):
     assert found.values("sys/forking/parent") == ["parent"]
     assert found.values("sys/forking/step") == [12.000001]
     assert differences(truth.all_rows, found.rows) == ([], [])
+
+
+def test_overwrite_keeps_runs_whose_stores_are_gone(tmp_path):
+    """A store is deleted once it is synced: what was exported of it before is all there is."""
+    first, _ = log_small(tmp_path / "neptune", "first")
+    log_small(tmp_path / "neptune", "second")
+    staging = Staging(tmp_path / "data", tmp_path / "files")
+    options = OfflineOptions(offline_path=(str(tmp_path / "neptune"),))
+    export("offline", options, staging, Selection(), workers=1)
+    shutil.rmtree(first.parent)
+    report = export("offline", options, staging, Selection(), workers=1, overwrite=True)
+    assert (report.exit_code, [outcome.ref.run_id for outcome in report.outcomes]) == (0, ["second"])
+    assert [run.ref.run_id for run in staging.runs(Selection())] == ["first", "second"]
