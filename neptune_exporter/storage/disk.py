@@ -88,7 +88,12 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file so that a reader sees the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
     write(temporary, [json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")])
-    replace(temporary, path)
+    try:
+        replace(temporary, path)
+    except StagingError:
+        with contextlib.suppress(StagingError):
+            remove(temporary)
+        raise
     sync_folder(path.parent)
 
 

@@ -142,16 +142,21 @@ def open_part(path: Path) -> pq.ParquetFile:
     """Opens a part. Raises `DamagedDataError`, naming it, if it is missing, cut short or not ours to read."""
     try:
         part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
+    except KeyError as error:  # a name column is missing
+        raise _not_a_part(path, error.args[0].decode()) from error
     except (OSError, pa.ArrowException) as error:
         raise damaged(path, error) from error
     found = set(part.schema_arrow.names)
-    missing = [name for name in SCHEMA.names if name not in found]
-    if missing:
-        raise DamagedDataError(
-            f"{path} is not a part of a Neptune export: it has no column {missing[0]}.",
-            "Remove it from the data folder.",
-        )
+    for name in SCHEMA.names:
+        if name not in found:
+            raise _not_a_part(path, name)
     return part
+
+
+def _not_a_part(path: Path, column: str) -> DamagedDataError:
+    return DamagedDataError(
+        f"{path} is not a part of a Neptune export: it has no column {column}.", "Remove it from the data folder."
+    )
 
 
 def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
