@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -66,6 +66,48 @@ class Findings(Protocol):
 
     def empty(self, path: str, attribute_type: str) -> None:
         """The attribute exists and has no values."""
+
+
+LiveStatus = Literal["running", "finished", "failed", "killed"]
+
+
+class Part(Protocol):
+    """Some of what was logged to a run, in order.
+
+    Attributes:
+        rows: batches in the fixed schema; a single value comes anew whenever it has changed.
+        again: whether this was delivered before and is only repeated, so that the target can know its own state.
+        offsets: how far each segment has been read afterwards; opaque.
+    """
+
+    @property
+    def rows(self) -> Sequence[pa.RecordBatch]: ...  # noqa: D102
+    @property
+    def again(self) -> bool: ...  # noqa: D102
+    @property
+    def offsets(self) -> Mapping[str, int]: ...  # noqa: D102
+
+
+class Follower(Protocol):
+    """A run that may still be written to; what dual logging reads. Made by the offline exporter's `follow`.
+
+    Attributes:
+        info: the run's identity.
+        files: the content of the files in the last part: a `RunFiles` of the loaders, with `clear`.
+    """
+
+    info: RunInfo
+    files: Any
+
+    def parts(self) -> Iterator[Part]:
+        """What has been written since the last call."""
+
+    @property
+    def status(self) -> LiveStatus:
+        """Whether anybody may still write; else how it ended."""
+
+    def close(self) -> None:
+        """Lets go of temporary files."""
 
 
 class Exporter(Protocol):

@@ -12,15 +12,18 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from neptune_exporter.errors import ExporterError, SourceError
-from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
+from neptune_exporter.exporters.exporter import Files, Findings, Follower, SourceRun
 from neptune_exporter.exporters.offline import OfflineOptions
 from neptune_exporter.exporters.offline_scale import find as scale
 from neptune_exporter.exporters.offline_scale.attachments import parse_path_map
+from neptune_exporter.exporters.offline_spool import run as spool_runs
+from neptune_exporter.exporters.offline_spool import segment as spool
+from neptune_exporter.mirror.spool import SUFFIX
 from neptune_exporter.model import RunRef
 from neptune_exporter.selection import Selection
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PATH = ".neptune"
+DEFAULT_PATH, SPOOL_PATH = ".neptune", ".neptune_exporter"
 _HINT = "Name the folder that holds the run's data with --offline-path; Neptune's clients write to .neptune."
 
 
@@ -42,7 +45,7 @@ class _Found:
         unreadable: what should be a store, but does not say whose.
     """
 
-    runs: dict[RunRef, scale.ScaleRun] = field(default_factory=dict)
+    runs: dict[RunRef, scale.ScaleRun | spool_runs.SpoolRun] = field(default_factory=dict)
     unreadable: list[SourceError] = field(default_factory=list)
 
 
@@ -60,7 +63,7 @@ class OfflineExporter:
     def __init__(self, options: OfflineOptions) -> None:
         self._options = options
         parse_path_map(options.path_map)  # a wrong pair is a usage error, before anything is read
-        self._roots = [Path(path).expanduser() for path in options.offline_path or (DEFAULT_PATH,)]
+        self._roots = [Path(path).expanduser() for path in options.offline_path or _default_paths()]
         self._lock = threading.Lock()
         self._found: _Found | None = None
 
@@ -105,6 +108,12 @@ class OfflineExporter:
             return "apart"
         return scale.compare(recorded, current)
 
+    def follow(self, folder: Path, delivered: Mapping[str, int], work: Path) -> Follower:
+        """A run of the spool that may still be written to, from where a target has got to. See `Follower`."""
+        from neptune_exporter.exporters.offline_spool.follow import SpoolFollower
+
+        return SpoolFollower(folder, delivered, work)
+
     def close(self) -> None:
         """Nothing is held open: temporary copies live as long as their batches are read."""
 
@@ -116,20 +125,32 @@ class OfflineExporter:
 
     def _search(self) -> _Found:
         found = _Found()
-        stores = []
+        stores: list[scale.Store] = []
+        segments: list[spool.Segment] = []
         for path in _databases(self._roots, found.unreadable):
             try:
-                store = scale.read_store(path)
+                store = spool.read_store(path) if path.suffix == SUFFIX else scale.read_store(path)
             except SourceError as error:
                 logger.warning("%s", error.message)
                 found.unreadable.append(error)
-            else:
-                if store is not None:
-                    stores.append(store)
+                continue
+            if isinstance(store, scale.Store):
+                stores.append(store)
+            elif store is not None:
+                segments.append(store)
         found.runs = {run.ref: run for run in scale.group_runs(stores)}
+        for run in spool_runs.group_runs(segments):
+            logs = found.runs.get(run.ref)  # the client's own log of the same run
+            found.runs[run.ref] = replace(run, logs=logs.stores) if isinstance(logs, scale.ScaleRun) else run
         if not found.runs:
             raise _nothing(self._roots, found.unreadable)
         return found
+
+
+def _default_paths() -> tuple[str, ...]:
+    """What the clients write, and the spool of dual logging where there is one."""
+    found = tuple(path for path in (DEFAULT_PATH, SPOOL_PATH) if os.path.isdir(path))  # noqa: PTH112 - never raises
+    return found or (DEFAULT_PATH,)
 
 
 def _nothing(roots: list[Path], unreadable: list[SourceError]) -> ExporterError:
@@ -141,7 +162,7 @@ def _nothing(roots: list[Path], unreadable: list[SourceError]) -> ExporterError:
 
 
 def _databases(roots: list[Path], unreadable: list[SourceError]) -> Iterator[Path]:
-    """Every `*.sqlite3` file below the roots, each once. Folders that cannot be listed are problems."""
+    """Every database and segment of a spool below the roots, each once. Folders that cannot be listed are problems."""
     seen: set[str] = set()
     for root in roots:
         if not os.path.exists(root):  # noqa: PTH110 - unlike Path.exists it never raises
@@ -166,5 +187,5 @@ def _walk(root: Path, unreadable: list[SourceError]) -> Iterator[Path]:
         visited.add(real)
         subfolders.sort()
         for name in sorted(names):
-            if name.endswith(".sqlite3"):
+            if name.endswith((".sqlite3", SUFFIX)):
                 yield Path(folder, name)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from neptune_exporter.exporters.exporter import Files, Findings
 from neptune_exporter.exporters.offline_scale import rows
 from neptune_exporter.exporters.offline_scale.attachments import Attachments, Leftover, Located
 from neptune_exporter.exporters.offline_scale.columns import FloatDecoder, Paths
-from neptune_exporter.exporters.offline_scale.database import CREATE, Block, Database
+from neptune_exporter.exporters.offline_scale.database import CREATE, Block, FileRequest
 from neptune_exporter.exporters.offline_scale.fold import Created, Previews, SingleValues
 from neptune_exporter.exporters.offline_scale.transfer import Transfer
 from neptune_exporter.exporters.offline_scale.wire import (
@@ -35,6 +36,39 @@ logger = logging.getLogger(__name__)
 _EARLIEST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1000
 _LATEST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1000
 _EXACT_IN_DOUBLE = 2**53
+
+
+class OperationLog(Protocol):
+    """What a `RunReader` reads: a `Database` of the client, or a segment of our own spool; see there."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+
+    @property
+    def ever(self) -> int | None:
+        """How many operations were ever logged, None if unknown."""
+
+    @property
+    def lost(self) -> int:
+        """How many of them are missing."""
+
+    @property
+    def lost_transactions(self) -> int:
+        """How many transactions are missing."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything could not be read."""
+
+    def blocks(self, after: int = 0) -> Iterator[Block]:
+        """The operations behind `after`."""
+
+    def file_requests(self) -> list[FileRequest]:
+        """The files that belong to them."""
+
+    def refusals(self) -> list[str]:
+        """What the server has refused."""
 
 
 class RunReader:
@@ -84,7 +118,7 @@ class RunReader:
     def _rows(self, kind: str, to_array: Any) -> rows.SeriesRows:
         return rows.SeriesRows(self._ref, kind, self._paths[kind], to_array)
 
-    def read(self, database: Database, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def read(self, database: OperationLog, after: int = 0) -> Iterator[pa.RecordBatch]:
         """The series points of one store, from the operation behind `after`; stores in the order of their times."""
         attachments = Attachments(database.path, database.file_requests(), self._path_map)
         self._attachments.append(attachments)
@@ -222,8 +256,7 @@ class RunReader:
     def finish(self, *, partly_synced: bool) -> Iterator[pa.RecordBatch]:
         """What only the end of the last store decides. Then problems of the run as a whole are reported."""
         yield from self._finish_previews()
-        for series in (self._floats, self._strings, self._histograms):
-            yield from series.take()
+        yield from self.held_back()
         yield from self._finish_single_values(partly_synced=partly_synced)
         for attachments in self._attachments:
             for leftover in attachments.leftovers():
@@ -231,6 +264,11 @@ class RunReader:
                     yield from self._finish_leftover(leftover)
         yield from self._file_rows.take()
         self._report_operations()
+
+    def held_back(self) -> Iterator[pa.RecordBatch]:
+        """Series points that are waiting for their batch to fill, for those who follow a run while it is written."""
+        for series in (self._floats, self._strings, self._histograms, self._file_rows):
+            yield from series.take()
 
     def _finish_previews(self) -> Iterator[pa.RecordBatch]:
         if not len(self._previews):
@@ -254,8 +292,26 @@ class RunReader:
         )
 
     def _finish_single_values(self, *, partly_synced: bool) -> Iterator[pa.RecordBatch]:
+        values = self.single_values()
+        yield from self.value_batches(values)
+        if partly_synced:
+            for path in sorted(self._single.relative_sets & values.keys()):
+                if not self._selection.wants(path, "string_set"):
+                    continue
+                message = (
+                    "The set was changed after a part of the log was synced: what else it holds is not known here."
+                )
+                self._findings.problem(Problem(message, path))
+
+    def single_values(self) -> dict[str, tuple[str, Any]]:
+        """Type and value of all single values as they are now; a set is a dict, a file `Located`."""
         values = {path: (kind, value) for path, kind, value in self._created.system_values(self._ref.run_id)}
         values.update(self._single.values)
+        return values
+
+    def value_batches(self, given: Mapping[str, tuple[str, Any]]) -> Iterator[pa.RecordBatch]:
+        """Those of some single values that are selected."""
+        values = dict(given)
         for path, (kind, value) in sorted(values.items()):
             if kind == "file":
                 del values[path]
@@ -267,12 +323,6 @@ class RunReader:
                 del values[path]
                 self._outside(path, kind, "a time outside the years 1 to 9999", f"{value} ms", None, None)
         yield from rows.atom_batches(self._ref, values)
-        if partly_synced:
-            for path in sorted(self._single.relative_sets & values.keys()):
-                message = (
-                    "The set was changed after a part of the log was synced: what else it holds is not known here."
-                )
-                self._findings.problem(Problem(message, path))
 
     def _file(self, path: str, located: Located) -> Iterator[pa.RecordBatch]:
         stored = self._transfer.add(path, located, None)
@@ -295,7 +345,7 @@ class RunReader:
             if stored is not None:
                 self._file_rows.add(code, step, None, stored)
 
-    def _report_store(self, database: Database) -> None:
+    def _report_store(self, database: OperationLog) -> None:
         name = database.path
         if database.lost or (database.damaged and database.ever is None):
             known = f"{database.lost:,} operations" if database.lost else "an unknown number of operations"

@@ -1,0 +1,91 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the process that feeds a target from the spool, and says what keeps it from being started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from neptune_exporter.errors import ExporterError
+from neptune_exporter.mirror.settings import STAGING, Settings
+from neptune_exporter.mirror.spool import Progress
+
+_STARTS = 3
+_REMEDY = "Nothing is lost: what was logged is in the spool, and `neptune-exporter replay` feeds it later."
+
+
+def obstacle(settings: Settings) -> str | None:
+    """Why the target cannot be fed at all, as a warning with its remedy; None if nothing is in the way."""
+    if settings.target in ("", STAGING):
+        return None
+    from neptune_exporter import plugins
+
+    try:
+        plugin = plugins.find(plugins.LOADERS, settings.target)
+    except ExporterError as error:
+        return f"Dual logging: {error.message} {error.hint} ({settings.why}). {_REMEDY}"
+    if plugin.package and importlib.util.find_spec(plugin.package) is None:
+        return (
+            f"Dual logging: {plugin.package} is not installed, so {settings.target} gets nothing. Install it with: "
+            f"pip install 'neptune-exporter[{plugin.extra}]'. {_REMEDY}"
+        )
+    return None
+
+
+class Worker:
+    """The process that feeds one run.
+
+    Args:
+        settings: which target, and for how long.
+        folder: the run's folder in the spool.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        self._starts = 0
+        self._started = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._starts += 1
+        self._started = time.monotonic()
+        command = [
+            *(sys.executable, "-m", "neptune_exporter.mirror.worker", str(self._folder)),
+            *("--target", self._settings.target, "--parent", str(os.getpid())),
+            *("--linger", str(self._settings.linger_seconds)),
+        ]
+        (self._folder / "targets").mkdir(parents=True, exist_ok=True)
+        log = self._folder / "targets" / "worker.log"
+        # The script's own start-up hooks and hash seeds are its own; stdin is nobody's.
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                close_fds=True,
+                start_new_session=True,  # Ctrl-C in the terminal ends the script, and the script's end ends this
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def look_after(self) -> str:
+        """Restarts a process that died; returns a complaint if the target is not being fed."""
+        progress = Progress.load(self._folder, self._settings.target)
+        if not self.running and self._process is not None and self._process.returncode not in (0, 3):
+            if self._starts < _STARTS:
+                self._start()
+            else:
+                return f"Dual logging: the process that feeds {self._settings.target} dies. {_REMEDY}"
+        if progress.state in ("failing", "refused"):
+            return f"Dual logging: {self._settings.target} takes nothing: {progress.error} {_REMEDY}"
+        return ""

@@ -1,0 +1,234 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the training script into the spool: a bounded queue, and one daemon thread that writes.
+
+What the script's own threads do is put a reference into a list. Everything else (files, disk, targets) happens in
+the daemon thread or in another process, and nothing that fails there is ever raised into the script.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from neptune_exporter.mirror import spool
+from neptune_exporter.mirror.kept_files import FileToKeep, keep
+from neptune_exporter.mirror.spool import Header, SegmentWriter
+
+logger = logging.getLogger("neptune_exporter.mirror")
+
+QUEUE_ITEMS = 100_000
+QUEUE_BYTES = 64 * 2**20
+_DRAIN_SECONDS = 0.05
+_TICK_SECONDS = 1.0
+
+Payload = bytes | FileToKeep
+Entry = tuple[int, Payload]
+
+
+class _Item(NamedTuple):
+    log: RunLog
+    time: int
+    entries: Sequence[Entry]
+    size: int
+
+
+class RunLog:
+    """One run in this process.
+
+    Args:
+        root: the spool's root.
+        header: whose segment it will be.
+
+    Attributes:
+        folder: the run's folder.
+        segment: where it is written, once it is.
+        begun: whether anything of it was logged in this process.
+        closed: whether it ended.
+        dropped: how many calls found the queue full, or the disk.
+    """
+
+    def __init__(self, root: Path, header: Header) -> None:
+        self.header = header
+        self.folder = spool.run_folder(root, header.project, header.run_id)
+        self.started = time.time_ns()
+        self.segment: SegmentWriter | None = None
+        self.begun = self.closed = False
+        self.dropped = 0
+        self.reported = 0
+
+    def after_fork(self) -> None:
+        """In a child process: a segment of its own; the parent's is not touched."""
+        self.header = Header(**{**{n: getattr(self.header, n) for n in Header.__slots__}, "pid": os.getpid()})
+        self.segment = None
+        self.begun = False
+        self.started = time.time_ns()
+        self.dropped = self.reported = 0
+
+
+class Recorder:
+    """The queue and its thread; one per process.
+
+    Args:
+        on_open: called in the thread when a run's segment was made.
+        on_tick: called in the thread about once a second while there are open runs.
+    """
+
+    def __init__(self, on_open: Callable[[RunLog], None], on_tick: Callable[[], None]) -> None:
+        self._on_open, self._on_tick = on_open, on_tick
+        self.logs: weakref.WeakSet[RunLog] = weakref.WeakSet()
+        self._warned: set[str] = set()
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._items: list[_Item] = []
+        self._bytes = 0
+        self._idle = True
+        self._thread: threading.Thread | None = None
+        self._open: set[RunLog] = set()
+        self._last_sync = time.monotonic()
+
+    def _after_fork(self) -> None:
+        self._reset()
+        for log in list(self.logs):
+            log.after_fork()
+
+    def put(self, log: RunLog, entries: Sequence[Entry], size: int, *, always: bool = False) -> None:
+        """Takes records of a run; drops and counts them if the queue is full. Never waits, never raises."""
+        if log.closed:
+            return
+        item = _Item(log, time.time_ns() // 1_000_000, entries, size)
+        with self._lock:
+            if not always and (len(self._items) >= QUEUE_ITEMS or self._bytes + size > QUEUE_BYTES):
+                log.dropped += 1
+                return
+            self._items.append(item)
+            self._bytes += size
+            log.begun = True
+        if self._idle:
+            self._idle = False
+            self._wake.set()
+        if self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="neptune-exporter-spool", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the interpreter is shutting down
+                self._thread = None
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until everything put so far is on disk; returns whether it is."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            with self._lock:
+                if not self._items and self._idle:
+                    return True
+            self._wake.set()
+            time.sleep(0.002)
+        return False
+
+    def _run(self) -> None:
+        thread = threading.current_thread()
+        last_tick = 0.0
+        while self._thread is thread:
+            self._wake.wait(_TICK_SECONDS)
+            self._wake.clear()
+            with self._lock:
+                items, self._items = self._items, []
+                self._bytes = 0
+                self._idle = not items
+            try:
+                self._write_all(items)
+                self._report_drops()
+                if time.monotonic() - last_tick >= _TICK_SECONDS:
+                    last_tick = time.monotonic()
+                    self._sync()
+                    self._on_tick()
+            except Exception as error:  # noqa: BLE001 - nothing of ours reaches the script
+                self.warn(f"Dual logging: {error!r}")
+            if items:
+                del items
+                time.sleep(_DRAIN_SECONDS)  # a busy script is not woken for every call
+                self._wake.set()
+
+    def _write_all(self, items: list[_Item]) -> None:
+        by_log: dict[RunLog, list[_Item]] = {}
+        for item in items:
+            by_log.setdefault(item.log, []).append(item)
+        for log, own in by_log.items():
+            try:
+                self._write(log, own)
+            except OSError as error:
+                log.dropped += len(own)
+                self.warn(f"Dual logging cannot write to {log.folder}: {error.strerror or error}. Neptune goes on.")
+            if any(kind == spool.CLOSE for item in own for kind, _ in item.entries):
+                self._close(log)
+
+    def _write(self, log: RunLog, items: list[_Item]) -> None:
+        segment = log.segment
+        if segment is None:
+            segment = log.segment = SegmentWriter(log.folder, log.header, log.started)
+            self._open.add(log)
+            self._on_open(log)
+        records = []
+        for item in items:
+            for kind, payload in item.entries:
+                blob = payload if isinstance(payload, bytes) else keep(payload, segment)
+                records.append(spool.record(kind, item.time, blob))
+        segment.write(b"".join(records))
+
+    def _close(self, log: RunLog) -> None:
+        self._open.discard(log)
+        if log.segment is not None:
+            try:
+                log.segment.close()
+            except OSError as error:
+                self.warn(f"Dual logging: {log.segment.path}: {error.strerror or error}.")
+
+    def _sync(self) -> None:
+        if time.monotonic() - self._last_sync < spool.FSYNC_SECONDS:
+            return
+        self._last_sync = time.monotonic()
+        for log in self._open:
+            if log.segment is not None:
+                try:
+                    log.segment.sync()
+                except OSError as error:
+                    self.warn(f"Dual logging: {log.segment.path}: {error.strerror or error}.")
+
+    def _report_drops(self) -> None:
+        for log in list(self.logs):
+            new = log.dropped - log.reported
+            if new <= 0:
+                continue
+            self.warn(
+                f"Dual logging could not keep up with {log.header.run_id}: the spool misses calls (Neptune has them)."
+            )
+            if log.segment is not None and not log.closed:
+                try:
+                    payload = spool.json_bytes({"calls": new})
+                    log.segment.write(spool.record(spool.DROPPED, time.time_ns() // 1_000_000, payload))
+                except OSError:
+                    continue  # said above
+            log.reported += new
+
+    def warn(self, message: str) -> None:
+        """One warning of a kind, in a process."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning("%s", message)

@@ -1,0 +1,283 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mirrors `neptune_scale.Run`: methods of the client's own classes are wrapped in place.
+
+So whatever was imported before, whatever is derived from `Run`, and every signature, value and exception stays
+Neptune's own. What is mirrored are the operations that the client has just stored, byte for byte: what it validated,
+dropped, split or stamped with a time is the same on both sides, and what it refused never arrives here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Callable
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+from neptune_exporter.mirror import spool
+from neptune_exporter.mirror.kept_files import FileToKeep
+from neptune_exporter.mirror.mirror import current
+from neptune_exporter.mirror.recorder import Entry, RunLog
+from neptune_exporter.mirror.settings import Settings, stand_in_project
+
+logger = logging.getLogger("neptune_exporter.mirror")
+
+MODULE = "neptune_scale.api.run"
+_LOG = "_neptune_exporter_log"
+_LOG_PARAMETERS = {"timestamp", "step", "configs", "metrics", "files", "string_series", "tags_add", "tags_remove"}
+
+
+class _Noted:
+    """What the client stores during one of its calls.
+
+    Attributes:
+        run: the run whose call it is.
+        entries: what was stored.
+        size: its bytes.
+        buffers: contents that the client wrote to temporary files, by their paths.
+    """
+
+    __slots__ = ("buffers", "entries", "run", "size")
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.entries: list[Entry] = []
+        self.size = 0
+        self.buffers: dict[str, bytes] = {}
+
+
+class _Thread(threading.local):
+    """The call that a thread is in."""
+
+    noted: _Noted | None = None
+
+
+_thread = _Thread()
+
+
+def patch(module: ModuleType) -> None:
+    """Wraps the client. Does nothing but warn if it is not the client that we know."""
+    run, repository = module.Run, module.OperationsRepository
+    unknown = _differences(module)
+    if unknown:
+        logger.warning(
+            "Dual logging is off: this neptune-scale differs from what is known (%s). Neptune works as ever.", unknown
+        )
+        return
+    if getattr(run, "_neptune_exporter_patched", False):
+        return
+    run._neptune_exporter_patched = True  # noqa: SLF001 - ours
+    run.__init__ = _wrapped_init(run.__init__)
+    run._log = _wrapped_log(run._log)  # noqa: SLF001 - the one method that all logging goes through
+    run._close = _wrapped_close(run._close)  # noqa: SLF001
+    for name in ("get_run_url", "get_experiment_url"):
+        setattr(run, name, _with_placeholder(getattr(run, name)))
+    for name, note in _NOTES.items():
+        setattr(repository, name, _noting(getattr(repository, name), note))
+    module._save_buffer_to_disk = _noting_buffers(module._save_buffer_to_disk)  # type: ignore[attr-defined] # noqa: SLF001
+
+
+def _differences(module: ModuleType) -> str:
+    """What is missing of what we rely on."""
+    expected = {
+        (module.Run, "_log"): _LOG_PARAMETERS,
+        (module.Run, "_close"): {"timeout"},
+        (module.Run, "__init__"): {"run_id", "project", "mode", "experiment_name"},
+        (module.OperationsRepository, "_insert_update_run_snapshots"): {"ops"},
+        (module.OperationsRepository, "save_create_run"): {"run"},
+        (module.OperationsRepository, "save_file_upload_requests"): {"files"},
+        (module, "_save_buffer_to_disk"): {"directory_path", "buffer", "extension"},
+    }
+    missing = []
+    for (owner, name), parameters in expected.items():
+        method = getattr(owner, name, None)
+        if method is None or not parameters <= inspect.signature(method).parameters.keys():
+            missing.append(name)
+    return ", ".join(missing)
+
+
+def _guarded(action: Callable[..., None], *args: Any) -> None:
+    """Nothing of ours is ever raised into the script."""
+    try:
+        action(*args)
+    except Exception:
+        logger.debug("dual logging", exc_info=True)
+
+
+# --- runs
+
+
+def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
+        before, noted = _thread.noted, _Noted(self)
+        _thread.noted = noted
+        try:
+            original(self, *args, **(kwargs if args else _without_neptune(kwargs)))
+        except BaseException:
+            _guarded(_end, self, "failed", 0.0)
+            raise
+        finally:
+            _thread.noted = before
+        if noted.entries:
+            _guarded(_put, self, noted)
+
+    return __init__
+
+
+def _without_neptune(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for a run that never calls Neptune, if that is wanted: its own offline mode."""
+    try:
+        if not Settings.from_environment().without_neptune:
+            return kwargs
+        mode = kwargs.get("mode") or os.environ.get("NEPTUNE_MODE")
+        changed = dict(kwargs) if mode == "disabled" else {**kwargs, "mode": "offline"}
+        if not kwargs.get("project") and not os.environ.get("NEPTUNE_PROJECT"):
+            changed["project"] = stand_in_project(os.environ)
+    except Exception:
+        logger.debug("dual logging", exc_info=True)
+        return kwargs
+    return changed
+
+
+def _with_placeholder(original: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(original)
+    def get_url(self: Any) -> str:
+        try:
+            return original(self)
+        except Exception:
+            mistaken = original.__name__ == "get_experiment_url" and self._experiment_name is None
+            if mistaken or not Settings.from_environment().without_neptune:
+                raise
+            return f"https://neptune.invalid/{self._project}/{self._run_id}"
+
+    return get_url
+
+
+def _wrapped_close(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def _close(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _guarded(_end, self, "finished", kwargs.get("timeout"))
+
+    return _close
+
+
+def _end(run: Any, status: str, timeout: float | None) -> None:
+    log, mirror = run.__dict__.get(_LOG), current()
+    if log is not None and mirror is not None:
+        mirror.close(log, status, timeout)
+
+
+# --- what they log
+
+
+def _wrapped_log(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def _log(self: Any, *args: Any, **kwargs: Any) -> None:
+        before = _thread.noted
+        if before is not None and before.run is self:  # from within the constructor
+            original(self, *args, **kwargs)
+            return
+        noted = _thread.noted = _Noted(self)
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            _thread.noted = before
+        if noted.entries:
+            try:
+                _put(self, noted)
+            except Exception:
+                logger.debug("dual logging", exc_info=True)
+
+    return _log
+
+
+def _put(run: Any, noted: _Noted) -> None:
+    log: RunLog | None = run.__dict__.get(_LOG)
+    mirror = current()
+    if log is not None and mirror is not None:
+        mirror.recorder.put(log, noted.entries, noted.size)
+
+
+def _noting(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+    """A method of the client's store: what it has stored is noted, if it is stored within a call of a run."""
+    name = list(inspect.signature(original).parameters)[1]
+
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        stored = original(self, *args, **kwargs)
+        noted = _thread.noted
+        if noted is not None:
+            try:
+                note(noted, args[0] if args else kwargs[name], stored)
+            except Exception:
+                logger.debug("dual logging", exc_info=True)
+        return stored
+
+    return method
+
+
+def _note_created(noted: _Noted, message: Any, _stored: Any) -> None:
+    """The run exists from here on."""
+    run, mirror = noted.run, current()
+    if mirror is None:
+        return
+    log = mirror.open(run._project, run._run_id, "neptune-scale", _version())  # noqa: SLF001
+    run.__dict__[_LOG] = log
+    payload = message.SerializeToString()
+    mirror.recorder.put(log, [(spool.CREATE, payload)], len(payload), always=True)
+
+
+def _note_operations(noted: _Noted, operations: list[bytes], stored: Any) -> None:
+    if stored is not None:  # otherwise the client has dropped them
+        noted.entries += [(spool.UPDATE, blob) for blob in operations]
+        noted.size += sum(map(len, operations))
+
+
+def _note_files(noted: _Noted, requests: list[Any], _stored: Any) -> None:
+    for request in requests:
+        content = noted.buffers.get(request.source_path)
+        path = request.source_path if content is None else request.destination
+        file = FileToKeep(
+            request.destination,
+            request.source_path if content is None else content,
+            path.replace("\\", "/").rpartition("/")[2],
+            request.size_bytes,
+            request.mime_type,
+        )
+        noted.entries.append((spool.FILE, file))
+        noted.size += 0 if content is None else len(content)
+
+
+_NOTES: dict[str, Callable[..., None]] = {
+    "save_create_run": _note_created,
+    "_insert_update_run_snapshots": _note_operations,
+    "save_file_upload_requests": _note_files,
+}
+
+
+def _noting_buffers(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def _save_buffer_to_disk(directory_path: Any, buffer: bytes, extension: Any) -> Any:
+        path = original(directory_path, buffer, extension)
+        if _thread.noted is not None:
+            _thread.noted.buffers[str(path.absolute())] = buffer
+        return path
+
+    return _save_buffer_to_disk
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return metadata.version("neptune-scale")
+    except metadata.PackageNotFoundError:
+        return ""
