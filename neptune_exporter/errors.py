@@ -75,6 +75,10 @@ class TargetError(ExporterError):
     """The target cannot be reached, refuses us, or cannot hold what it was given."""
 
 
+class StartAgainError(TargetError):
+    """Nobody knows what the target took of this run: only a load from its beginning, as a new one, is exact."""
+
+
 class StagingError(ExporterError):
     """The staging area cannot be read or written."""
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from neptune_exporter import plugins
 from neptune_exporter.concurrency import open_executor
-from neptune_exporter.errors import ExporterError, StagingError, UsageError
+from neptune_exporter.errors import ExporterError, StagingError, StartAgainError, UsageError
 from neptune_exporter.fingerprint import Attribute, run_digest
 from neptune_exporter.loaders.loader import Loader, LoadOptions, RunToLoad, TargetProject
 from neptune_exporter.loaders.steps import auto_multiplier, check_multiplier
@@ -28,6 +28,8 @@ from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
 
 logger = logging.getLogger(__name__)
+
+LOAD_ATTEMPTS = 5  # of a run, where a target lost count of what it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +230,22 @@ def _load(
     run = staging.run(task.ref)
     if run is None:
         raise StagingError(f"{task.ref} is gone from {task.data_path}.", "Run the same command again.")
-    sink = loader.start(to_load(run, task.selection), task.multiplier)
-    try:
-        rows = pump(_rows(run, loader, task.selection), sink, on_rows=on_rows, stop=stop)
-        sink.commit()
-    except BaseException:
-        sink.abort()
-        raise
-    return Outcome(run.ref, "partial" if run.problems else "done", rows=rows, problems=run.problems)
+    for left in reversed(range(LOAD_ATTEMPTS)):
+        sink = loader.start(to_load(run, task.selection), task.multiplier)
+        try:
+            rows = pump(_rows(run, loader, task.selection), sink, on_rows=on_rows, stop=stop)
+            sink.commit()
+        except StartAgainError as error:
+            sink.abort()
+            if not left:
+                raise
+            logger.info("%s is loaded anew: %s", run.ref, error.message)
+        except BaseException:
+            sink.abort()
+            raise
+        else:
+            return Outcome(run.ref, "partial" if run.problems else "done", rows=rows, problems=run.problems)
+    raise AssertionError  # the last attempt returns or raises
 
 
 def to_load(run: StagedRun, selection: Selection) -> RunToLoad:

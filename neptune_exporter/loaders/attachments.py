@@ -33,7 +33,7 @@ FORMAT = 1
 GROUP_ROWS = 65_536
 GROUP_BYTES = 16 << 20
 
-Place = Literal["metric", "parameter", "tag", "artifact"]
+Place = Literal["metric", "parameter", "tag", "series", "log", "artifact"]
 
 
 @dataclass(slots=True)
