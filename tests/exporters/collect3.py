@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def put(server: Neptune3Server, run: Run, rows: Iterable[Row]) -> None:
 
 
 def _blob(server: Neptune3Server, run: Run, row: Row) -> dict[str, Any]:
-    path = f"{run.custom_id}/{row.path}/{row.step}.bin"
+    path = f"{run.sys_id}/{hashlib.sha256(row.path.encode()).hexdigest()}/{row.step}.bin"
     server.store.blobs[run.project, path] = row.value
     return {"path": path, "size": len(row.value), "mime": "application/octet-stream"}
 

@@ -299,7 +299,8 @@ def _step(step: Any) -> float:
 
 
 def _millis(time: Any) -> int:
-    return time.seconds * 1000 + (time.nanos + 500_000) // 1_000_000
+    micros = (time.nanos + 500) // 1000  # the client's nanoseconds come from a double
+    return time.seconds * 1000 + (micros + 500) // 1000
 
 
 def _value(value: Any) -> tuple[str, Any]:

@@ -111,7 +111,9 @@ def list_attributes(client: Client, run: Run, selection: Selection) -> list[Attr
     found: dict[Attribute, None] = {}
     while True:
         try:
-            page = client.post(f"{LEADERBOARD}/leaderboard/attributes/definitions/query", body, _definitions)
+            page = client.post(
+                f"{LEADERBOARD}/leaderboard/attributes/definitions/query", body, _definitions, attempts=2 * ATTEMPTS
+            )
         except RequestError as error:
             raise SourceError(f"The attributes of {run.ref} cannot be listed: {error.message}.") from error
         entries, token = page
