@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,17 @@ _ENCODING = {
 
 
 class PartWriter:
-    """Writes sorted rows into parts of about 50 MB, each under the path that `path_of` gives for its number."""
+    """Writes sorted rows into parts of about 50 MB, each under the path that `path_of` gives for its number.
 
-    def __init__(self, path_of: Any) -> None:
+    Rows are encoded a group at a time by a thread of its own, while the next group is gathered: Arrow does not need
+    the interpreter for it.
+    """
+
+    def __init__(self, path_of: Callable[[int], Path]) -> None:
         self._path_of = path_of
         self._open: tuple[Any, Any, Any] | None = None  # the context, the file, the Parquet writer
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="parquet")
+        self._encoding: Future[None] | None = None
         self._group: list[pa.RecordBatch] = []
         self._group_rows = self._group_bytes = self._part_rows = 0
         self.parts: list[tuple[Path, int]] = []
@@ -74,13 +81,18 @@ class PartWriter:
 
     def finish(self) -> list[tuple[Path, int]]:
         """Ends the last part and returns all of them with their rows. There is always at least one part."""
-        if self._group or not self.parts:
-            self._flush(at_least_schema=True)
+        if self._group:
+            self._flush()
+        self._settle()
+        if not self.parts:
+            self._open_part()
         self._close_part()
+        self._encoder.shutdown()
         return self.parts
 
     def abort(self) -> None:
         """Closes what is open."""
+        self._encoder.shutdown()
         if self._open is not None:
             context, _, writer = self._open
             self._open = None
@@ -88,21 +100,25 @@ class PartWriter:
             context.__exit__(type(failure), failure, None)
             writer.is_open = False  # its file is gone: it must not write a footer
 
-    def _flush(self, *, at_least_schema: bool = False) -> None:
-        if not self._group and not at_least_schema:
-            return
+    def _flush(self) -> None:
+        self._settle()
         if self._open is None:
             self._open_part()
         assert self._open is not None
-        _, file, writer = self._open
         table = pa.Table.from_batches(self._group, schema=BATCH_SCHEMA)
-        with disk.explained("write", self.parts[-1][0]):
-            if table.num_rows:
-                writer.write_table(table.unify_dictionaries().combine_chunks(), row_group_size=GROUP_ROWS)
+        self._encoding = self._encoder.submit(_encode, table, self._open[2])
         self._part_rows += table.num_rows
         self._group.clear()
         self._group_rows = self._group_bytes = 0
-        if file.tell() >= PART_BYTES:
+
+    def _settle(self) -> None:
+        """Waits for the group that is being encoded; ends the part if it is big enough."""
+        if self._encoding is None or self._open is None:
+            return
+        encoding, self._encoding = self._encoding, None
+        with disk.explained("write", self.parts[-1][0]):
+            encoding.result()
+        if self._open[1].tell() >= PART_BYTES:
             self._close_part()
 
     def _open_part(self) -> None:
@@ -129,6 +145,10 @@ class PartWriter:
         context.__exit__(None, None, None)
         self._open = None
         self.parts[-1] = (path, self._part_rows)
+
+
+def _encode(group: pa.Table, writer: Any) -> None:
+    writer.write_table(group.unify_dictionaries().combine_chunks(), row_group_size=GROUP_ROWS)
 
 
 def entry(path: Path, name: str, rows: int = 0) -> FileEntry:
@@ -189,7 +209,7 @@ def without_placeholders(batch: pa.RecordBatch) -> pa.RecordBatch:
     types = type_column.dictionary.to_pylist()
     codes = np.asarray(type_column.indices)
     keep: Any = None
-    for code in np.unique(codes).tolist():
+    for code in np.flatnonzero(np.bincount(codes)).tolist():
         column = batch.column(VALUE_COLUMN.get(types[code], "string_value"))
         if pa.types.is_struct(column.type) and "path" in {f.name for f in column.type}:
             column = column.field("path") if column.null_count == 0 else pa.compute.struct_field(column, "path")

@@ -193,7 +193,7 @@ class StagedRun:
     def _own_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         for column, expected in (("project_id", self.ref.project_id), ("run_id", self.ref.run_id)):
             found = batch.column(column)
-            present = np.unique(codes_of(found)).tolist() if batch.num_rows else []
+            present = np.flatnonzero(np.bincount(codes_of(found))).tolist()
             values = [found.dictionary[code].as_py() for code in present]
             if any(value != expected for value in values):
                 raise DamagedDataError(

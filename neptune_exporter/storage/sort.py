@@ -144,17 +144,15 @@ class ExternalSort:
 
     def _expand(self, table: pa.Table) -> pa.RecordBatch:
         rows = table.num_rows
-        if len(self._names) != len(self._codes):
-            self._names = list(self._codes)
-        keys = self._names
-        present, position = np.unique(np.asarray(table.column("code").combine_chunks()), return_inverse=True)
-        texts = [keys[code][0] for code in present.tolist()]
-        kinds, kind_of = np.unique([keys[code][1] for code in present.tolist()], return_inverse=True)
+        present, attribute = self._distinct(np.asarray(table.column("code").combine_chunks()))
+        found = [self._names[code] for code in present]
+        kinds = sorted({kind for _, kind in found})
+        kind_of = np.array([kinds.index(kind) for _, kind in found], np.int32)
         given: dict[str, Any] = {
             "project_id": constant(self._ref.project_id, rows),
             "run_id": constant(self._ref.run_id, rows),
-            "attribute_path": names(position, texts),
-            "attribute_type": names(kind_of[position], kinds.tolist()),
+            "attribute_path": names(attribute, [path for path, _ in found]),
+            "attribute_type": names(kind_of[attribute], kinds),
             "step": step_array(np.asarray(table.column("step").combine_chunks())),
             "timestamp": time_array(np.asarray(table.column("time").combine_chunks())),
         }
@@ -164,19 +162,37 @@ class ExternalSort:
         columns = [given[field.name] if field.name in given else pa.nulls(rows, field.type) for field in BATCH_SCHEMA]
         return pa.RecordBatch.from_arrays(columns, schema=BATCH_SCHEMA)
 
+    def _distinct(self, codes: npt.NDArray[np.int32]) -> tuple[list[int], npt.NDArray[np.int32]]:
+        """The codes that occur, in the order of their names, and for each row which of them it has."""
+        if self._order == "attribute":  # equal codes stand together
+            starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))
+            lengths = np.diff(np.append(starts, len(codes)))
+            return codes[starts].tolist(), np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
+        seen = np.zeros(len(self._names), np.bool_)
+        seen[codes] = True
+        present = np.flatnonzero(seen)
+        present = present[np.argsort(self._ranks[present])]
+        position = np.empty(len(seen), np.int32)
+        position[present] = np.arange(len(present), dtype=np.int32)
+        return present.tolist(), position[codes]
+
     # --- sorting and merging
 
     def _keys(self, table: pa.Table) -> Keys:
         """The sort keys of compact rows, most significant first."""
         if len(self._ranks) != len(self._codes):
-            keys = list(self._codes)
-            self._ranks = np.empty(len(keys), np.int32)
-            self._ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys), dtype=np.int32)
+            self._rank_attributes()
         rank = self._ranks[np.asarray(table.column("code").combine_chunks())]
         step = np.asarray(table.column("step").combine_chunks())
         if self._order == "attribute":
             return [rank, step]
         return [step, np.asarray(table.column("time").combine_chunks()), rank]
+
+    def _rank_attributes(self) -> None:
+        self._names = list(self._codes)
+        order = sorted(range(len(self._names)), key=self._names.__getitem__)
+        self._ranks = np.empty(len(order), np.int32)
+        self._ranks[order] = np.arange(len(order), dtype=np.int32)
 
     def _sorted_buffer(self) -> pa.Table:
         table = pa.concat_tables(self._buffer, promote_options="default").combine_chunks()
