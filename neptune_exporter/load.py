@@ -163,6 +163,9 @@ def _project_tasks(
     tasks, skipped = [], []
     for run in runs:
         state = target.runs.get(run.ref)
+        if state is not None and state.live:
+            skipped.append(Outcome(run.ref, "skipped", "it is being logged right now (dual logging)"))
+            continue
         attributes, digest = chosen(run, selection)
         if state is not None and state.complete and state.digest == digest:
             reason = "loaded before" + (", from a partial export" if run.problems else "")

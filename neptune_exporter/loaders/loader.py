@@ -104,11 +104,13 @@ class TargetState:
         target_id: the run's id in the target.
         complete: whether the completion marker is there.
         digest: the digest in that marker.
+        live: whether it is being fed by dual logging right now: `load` leaves it alone.
     """
 
     target_id: str
     complete: bool
     digest: str = ""
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +185,41 @@ class Readable(Protocol):
 
     def read(self, ref: RunRef) -> TargetRun:
         """The run as the target holds it. Raises `TargetError` if it is not there or cannot be read."""
+
+
+class LiveTarget(Protocol):
+    """One run of a target that is fed while it is still being logged.
+
+    Every row comes with the batch it was logged in, a single value anew whenever it has changed; what the target
+    cannot hold is left out here and comes with a later `load`. Every method may raise `TargetError`; the caller
+    begins again with a new `LiveTarget` then, and repeats what had arrived before as `again`.
+    """
+
+    def open(self, info: RunInfo, files: RunFiles) -> str:
+        """Finds or makes the run, marked as live so that `load` leaves it alone; returns its id in the target."""
+
+    def append(self, rows: pa.RecordBatch, *, again: bool) -> None:
+        """Takes rows of the run.
+
+        Args:
+            rows: in the fixed schema, in the order in which they were logged.
+            again: they had arrived before: only for the target's own memory, not to be sent.
+        """
+
+    def flush(self) -> None:
+        """Sends what was taken; afterwards it counts as arrived. Also called when there is nothing, as a heartbeat."""
+
+    def finish(self, status: Literal["finished", "failed", "killed"]) -> None:
+        """Ends the run; it is not live any more."""
+
+
+class Live(Protocol):
+    """The optional power of a loader to be fed while a run is being logged, which dual logging needs."""
+
+    def live(self, step_multiplier: int | None) -> LiveTarget:
+        """A run that is still to be opened.
+
+        Args:
+            step_multiplier: what steps are multiplied with where the target wants whole ones; None for the one
+                that the project was loaded with before, else 1.
+        """
