@@ -1,0 +1,241 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs on a W&B server: found by what their config says, gone on with by the number of rows that the server has."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neptune_exporter.errors import TargetAccessError, TargetError
+from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
+from neptune_exporter.loaders.runs import start_ms
+from neptune_exporter.loaders.wandb import WandbOptions, config, names, sending
+from neptune_exporter.loaders.wandb.entries import manifest_digest
+from neptune_exporter.loaders.wandb.held import RemoteRun
+from neptune_exporter.loaders.wandb.places import Begun, Projects, complete_load
+from neptune_exporter.loaders.wandb.reading import read_run
+from neptune_exporter.loaders.wandb.server import DeletedRunError, HeldRun, RunName, Server, stored_key
+from neptune_exporter.loaders.wandb.writers import ClientWriter, Head, LogWriter, RunWriter, Tail
+from neptune_exporter.model import RunRef
+
+SUPERSEDED_TAG = "superseded"
+_WAITS = (
+    0.0,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    15.0,
+)  # seconds, for a server that counts rows some time after it took them
+
+
+class Online:
+    """A W&B server as a place for runs. Connects when it is first used.
+
+    Args:
+        options: where it is.
+        load: what is asked of every loader alike.
+        by_log: whether logs are written and sent, instead of calling `run.log`.
+    """
+
+    def __init__(self, options: WandbOptions, load: LoadOptions, *, by_log: bool) -> None:
+        self._options = options
+        self._projects = Projects(options, load)
+        self._by_log = by_log
+        self._connection: Server | None = None
+        self._owner = options.wandb_entity
+        self._known: dict[RunRef, HeldRun] = {}
+
+    def states(self, project_id: str) -> TargetProject:
+        """See `Place`."""
+        found: dict[RunRef, list[HeldRun]] = defaultdict(list)
+        for project in self._projects_of(project_id):
+            for held in self._server.runs(self._entity, project):
+                ref = config.ref_of(held.config)
+                if ref is not None and ref.project_id == project_id:
+                    found[ref].append(held)
+        states = {}
+        multiplier = None
+        for ref, runs in found.items():
+            runs.sort(key=_generation)
+            states[ref], newest = _state_of(runs)
+            multiplier = newest.config[names.OURS].get("step_multiplier", multiplier)
+            if states[ref].digest:
+                self._known[ref] = newest
+        return TargetProject(states, multiplier)
+
+    def begin(self, run: RunToLoad, plan: str, multiplier: int) -> Begun:
+        """See `Place`."""
+        ref, project = run.info.ref, self._projects.of(run.info)
+        mine: list[HeldRun] = []
+        generation = 1
+        while True:
+            name = RunName(self._entity, project, names.run_id(ref, generation))
+            held = self._server.run(name)
+            if held is not None:
+                mine += [held] if config.ref_of(held.config) == ref else []
+                generation += 1
+                continue
+            if mine and config.load_of(mine[-1].config).get("plan") == plan:
+                return self._go_on(mine, plan)
+            begun = Begun(name, generation, plan, start_ms(run), Path(), Path(), older=_valid(mine))
+            ours = config.identity(run, generation, multiplier, plan)
+            ours["load"]["start_ms"] = begun.start_ms
+            try:
+                self._server.upsert(name, config={names.OURS: {"desc": None, "value": ours}})
+            except DeletedRunError:
+                generation += 1
+                continue
+            return _with_folders(begun)
+
+    def _go_on(self, mine: Sequence[HeldRun], plan: str) -> Begun:
+        latest = mine[-1]
+        load = config.load_of(latest.config)
+        begun = Begun(latest.name, _generation(latest), plan, load["start_ms"], Path(), Path(), older=_valid(mine[:-1]))
+        begun = replace(begun, resumed_rows=latest.rows, complete=load.get("state") == config.COMPLETE)
+        return begun if begun.complete else _with_folders(begun)
+
+    def writer(self, head: Head, begun: Begun) -> RunWriter:
+        """See `Place`."""
+        if self._by_log:
+            return LogWriter(head, begun.folder, sending.installed_version())
+        return ClientWriter(head, begun.folder, self._server)
+
+    def deliver(self, begun: Begun, run: RunToLoad, writer: RunWriter, tail: Tail, rows: int) -> None:
+        """See `Place`."""
+        log = begun.folder / f"run-{begun.name.id}.wandb"
+        writer.finish(tail, log)
+        if self._by_log:
+            self._check_untouched(begun)
+            sending.sync(log, self._server)
+        digest = manifest_digest(tail.entries)
+        held = self._arrived(begun, rows, digest)
+        load = complete_load(run, begun, rows, digest)
+        values = {**tail.config, names.OURS: {**tail.config[names.OURS], "load": load}}
+        wrapped = {key: {"desc": None, "value": value} for key, value in values.items()}
+        self._server.upsert(begun.name, config={**held.raw_config, **wrapped})
+
+    def retire(self, begun: Begun) -> None:
+        """Marks older generations superseded: in their config, and with a tag that people see."""
+        for held in begun.older:
+            ours = held.config[names.OURS]
+            load = {**config.load_of(held.config), "state": config.SUPERSEDED, "by": begun.name.id}
+            raw = {**held.raw_config, names.OURS: {"desc": None, "value": {**ours, "load": load}}}
+            self._server.upsert(held.name, config=raw, tags=[*held.tags, SUPERSEDED_TAG])
+
+    def clean(self, begun: Begun) -> None:
+        """See `Place`."""
+        if begun.folder != Path():
+            shutil.rmtree(begun.folder, ignore_errors=True)
+
+    def read(self, ref: RunRef) -> TargetRun:
+        """See `Place`."""
+        if ref not in self._known:
+            self.states(ref.project_id)
+        if ref not in self._known:
+            raise TargetError(
+                f"{ref} is not in {self.describe()}, or only half.", "Load it with: neptune-exporter load"
+            )
+        return read_run(RemoteRun(self._server, self._known[ref]), ref)
+
+    def describe(self) -> str:
+        """See `Place`."""
+        url = self._options.wandb_base_url.rstrip("/")
+        shown = "https://wandb.ai" if url == "https://api.wandb.ai" else url
+        return f"W&B at {shown}{'/' + self._owner if self._owner else ''}"
+
+    def close(self) -> None:
+        """See `Place`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._known.clear()
+
+    @property
+    def _server(self) -> Server:
+        if self._connection is None:
+            url = self._options.wandb_base_url
+            key = self._options.wandb_api_key or stored_key(url)
+            if not key:
+                raise TargetAccessError(
+                    f"There is no API key for W&B at {url}.", "Run wandb login, or set WANDB_API_KEY."
+                )
+            self._connection = Server(url, key)
+        return self._connection
+
+    @property
+    def _entity(self) -> str:
+        if not self._owner:
+            self._owner = self._server.default_entity()
+        return self._owner
+
+    def _projects_of(self, project_id: str) -> list[str]:
+        base = self._projects.base(project_id)
+        if not self._projects.by_experiment:
+            return [base]
+        start = base[: names.PROJECT_LENGTH // 2]
+        return [project for project in self._server.projects(self._entity) if project.startswith(start)]
+
+    def _check_untouched(self, begun: Begun) -> None:
+        """What is sent goes after the rows that are there: these must still be the ones that were counted."""
+        held = self._server.run(begun.name)
+        if held is None or held.rows != begun.resumed_rows:
+            raise TargetError(
+                f"The W&B run {begun.name.id} changed while it was being prepared: another load is at work.",
+                "Wait until that has ended, and run the same command again.",
+            )
+
+    def _arrived(self, begun: Begun, rows: int, digest: str) -> HeldRun:
+        """The run as the server has it, once all rows and the artifact are there."""
+        held, artifact = None, None
+        for wait in _WAITS:
+            time.sleep(wait)
+            held = self._server.run(begun.name)
+            if held is not None and held.rows >= rows:
+                artifact = self._server.artifact(begun.name, names.artifact_name(begun.name.id), digest)
+                if artifact is not None or held.rows > rows:
+                    break
+        found = held.rows if held is not None else 0
+        if held is None or found != rows:
+            raise TargetError(f"W&B has {found} rows of the run {begun.name.id} instead of {rows}.", "Load it again.")
+        if artifact is None:
+            raise TargetError(f"W&B has no complete artifact of the run {begun.name.id}.", "Load it again.")
+        return held
+
+
+def _with_folders(begun: Begun) -> Begun:
+    folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
+    (folder / "artifact").mkdir()
+    return replace(begun, folder=folder, artifact=folder / "artifact")
+
+
+def _generation(held: HeldRun) -> int:
+    return int(held.config[names.OURS].get("generation", 1))
+
+
+def _load_state(held: HeldRun) -> str:
+    return str(config.load_of(held.config).get("state", ""))
+
+
+def _valid(runs: Sequence[HeldRun]) -> list[HeldRun]:
+    """Those that nobody has marked superseded."""
+    return [held for held in runs if _load_state(held) != config.SUPERSEDED]
+
+
+def _state_of(runs: Sequence[HeldRun]) -> tuple[TargetState, HeldRun]:
+    """The newest complete run counts. Two of them are a load that ended before it could mark the old one."""
+    complete = [held for held in runs if _load_state(held) == config.COMPLETE]
+    if not complete:
+        return TargetState(runs[-1].name.id, complete=False), runs[-1]
+    newest = complete[-1]
+    load: Mapping[str, Any] = config.load_of(newest.config)
+    return TargetState(newest.name.id, complete=len(complete) == 1, digest=load["digest"]), newest

@@ -1,0 +1,226 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""One Neptune run on its way into W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from neptune_exporter.errors import TargetError
+from neptune_exporter.loaders.attachments import DATA, FOLDER, AttributeRecord, Manifest, run_json
+from neptune_exporter.loaders.loader import RunToLoad
+from neptune_exporter.loaders.runs import end_ms
+from neptune_exporter.loaders.wandb import config, names
+from neptune_exporter.loaders.wandb.artifact import ArtifactFolder
+from neptune_exporter.loaders.wandb.histograms import histogram_texts
+from neptune_exporter.loaders.wandb.history import RowBuilder, Rows, code_table, exact, points_of
+from neptune_exporter.loaders.wandb.records import json_texts
+from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail, runtime_seconds, summary_texts
+from neptune_exporter.model import VALUE_COLUMN, codes_of, normalize, series_of
+
+METRIC_TYPES = ("float_series", "histogram_series")
+FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
+TAG_SETS = ("sys/tags", "sys/group_tags")
+NOTES_LENGTH = 20_000
+DATA_FILE = f"{FOLDER}/{DATA}"
+Name = tuple[str, str]
+
+
+def records_of(run: RunToLoad) -> dict[Name, AttributeRecord]:
+    """What each attribute becomes, in order of path and type; where files go is not decided yet."""
+    found: dict[Name, AttributeRecord] = {}
+    for name in sorted({(a.path, a.type) for a in run.attributes}):
+        artifact = name[1] in FILE_TYPES or name[1] == "string_series"
+        place = "metric" if name[1] in METRIC_TYPES else "artifact" if artifact else "parameter"
+        found[name] = AttributeRecord(*name, place, "")  # type: ignore[arg-type]
+    for place, reserved in (("metric", names.RESERVED_METRICS), ("parameter", names.RESERVED_CONFIG)):
+        of_place = [name for name, record in found.items() if record.place == place]
+        for name, key in names.native_keys(of_place, reserved).items():
+            found[name].key = key
+    return found
+
+
+class RunSink:
+    """Takes the rows of one run, by (step, time).
+
+    Args:
+        run: what is loaded.
+        records: what each attribute becomes.
+        head: what the run begins with.
+        open_writer: gives what writes it, once its notes and tags are known: single values come first.
+        folder: an empty folder, for the artifact.
+        multiplier: what steps are multiplied with to give `_step`.
+        keep: whether `folder` stays.
+        attach_all: whether every row goes into `data.parquet`.
+        deliver: called with what the run ends with, when all is written: makes it count.
+        clean: called in the end, whatever happens.
+    """
+
+    def __init__(
+        self,
+        run: RunToLoad,
+        records: dict[Name, AttributeRecord],
+        head: Head,
+        open_writer: Callable[[Head], RunWriter],
+        folder: Path,
+        *,
+        multiplier: int,
+        keep: bool,
+        attach_all: bool,
+        deliver: Callable[[RunWriter, Tail, int], None],
+        clean: Callable[[], None],
+    ) -> None:
+        self._run, self._records, self._head, self._open_writer = run, records, head, open_writer
+        self._attach_all, self._deliver, self._clean = attach_all, deliver, clean
+        self._manifest = Manifest(run_json(run), multiplier, head.start_ms)
+        self._artifact = ArtifactFolder(run, folder, keep=keep)
+        for record in records.values():
+            if record.place == "artifact":
+                self._artifact.place(record)
+        metrics = [record for record in records.values() if record.place == "metric"]
+        self._metrics = metrics
+        self._codes = {(record.path, record.type): code for code, record in enumerate(metrics)}
+        self._builder = RowBuilder(multiplier)
+        self._last_row: Rows | None = None
+        self._last_texts: dict[str, str] = {}
+        self._config: dict[str, Any] = {}
+        self._singles: dict[Name, pa.RecordBatch] = {}
+        self._opened: RunWriter | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes rows, in order of (step, time, path, type).
+
+        Raises:
+            TargetError: W&B does not take them.
+            DamagedDataError: a file of the run cannot be read.
+        """
+        batch = normalize(batch)
+        if not batch.num_rows:
+            return
+        table = code_table(batch, self._codes)
+        codes = table[codes_of(batch.column("attribute_path")), codes_of(batch.column("attribute_type"))]
+        metric = codes >= 0
+        if metric.all():
+            self._add_points(batch, table)
+            return
+        if metric.any():
+            self._add_points(batch.filter(pa.array(metric)), table)
+        for series in series_of(batch.filter(pa.array(~metric))):
+            record = self._record((series.path, series.type))
+            record.rows += series.rows.num_rows
+            if record.place == "parameter":
+                self._add_single(record, series.rows)
+                continue
+            self._artifact.attachments.add_rows(record, series.rows)
+            (self._artifact.add_files if record.type in FILE_TYPES else self._artifact.add_texts)(record, series)
+
+    def commit(self) -> None:
+        """Completes the run; the marker is written last."""
+        self._write_rows(self._builder.finish())
+        for name, row in self._singles.items():
+            self._finish_single(self._records[name], row)
+        self._artifact.finish_texts(self._records)
+        self._manifest.attributes = list(self._records.values())
+        self._artifact.attachments.finish(self._manifest, self._run.extra)
+        if self._head.resumed_rows > self._builder.count:
+            raise TargetError(
+                f"The W&B run {self._head.name.id} has {self._head.resumed_rows} rows, "
+                f"but {self._run.info.ref} only {self._builder.count}: something else writes into it.",
+                "Load into another project, with --wandb-project or --name-prefix.",
+            )
+        start = self._head.start_ms
+        tail = Tail(
+            {**self._head.config, **self._config},
+            summary_texts(self._last_texts, self._last_row, start),
+            self._artifact.entries(),
+            runtime_seconds(start, end_ms(self._run, start)),
+            1 if self._run.info.failed else 0,
+        )
+        self._deliver(self._writer, tail, self._builder.count)
+        self._clean()
+
+    def abort(self) -> None:
+        """Stops here. What W&B has of the run stays there, marked as begun; the next load goes on from it."""
+        try:
+            if self._opened is not None:
+                self._opened.abort()
+            self._artifact.attachments.close()
+        finally:
+            self._clean()
+
+    @property
+    def _writer(self) -> RunWriter:
+        if self._opened is None:
+            tags = {tag for path in TAG_SETS for tag in self._single(path, "string_set") or ()}
+            notes = self._single("sys/description", "string") or ""
+            head = replace(self._head, notes=notes[:NOTES_LENGTH], tags=tuple(names.tags_of(tags)))
+            self._opened = self._open_writer(head)
+        return self._opened
+
+    def _single(self, path: str, attribute_type: str) -> Any:
+        row = self._singles.get((path, attribute_type))
+        return None if row is None else row.column(VALUE_COLUMN[attribute_type])[0].as_py()
+
+    # --- metrics
+
+    def _add_points(self, batch: pa.RecordBatch, table: Any) -> None:
+        texts, is_point = histogram_texts(batch)
+        points = points_of(batch, table, texts)
+        rows_of = np.bincount(points.codes, minlength=len(self._metrics))
+        native_of = np.bincount(points.codes[is_point], minlength=len(self._metrics))
+        for code in np.flatnonzero(rows_of).tolist():
+            self._metrics[code].rows += int(rows_of[code])
+            self._metrics[code].native += int(native_of[code])
+        attach = ~exact(points) | np.asarray(texts.is_valid()) | ~is_point
+        if self._attach_all:
+            attach[:] = True
+        if attach.any():
+            for series in series_of(batch.filter(pa.array(attach))):
+                self._artifact.attachments.add_rows(self._record((series.path, series.type)), series.rows)
+        if not is_point.all():
+            points = points.where(np.flatnonzero(is_point))
+        self._write_rows(self._builder.add(points))
+
+    def _write_rows(self, rows: Rows | None) -> None:
+        if rows is None:
+            return
+        texts = json_texts(rows.points.values, rows.points.texts)
+        last = np.full(len(self._metrics), -1, np.int64)
+        last[rows.points.codes] = np.arange(len(rows.points.codes))
+        present = np.flatnonzero(last >= 0)
+        values = texts.take(pa.array(last[present])).to_pylist()
+        self._last_texts.update(zip((self._head.keys[c] for c in present.tolist()), values, strict=True))
+        self._last_row = rows.after(rows.first + len(rows) - 1)
+        new = rows.after(self._head.resumed_rows)
+        if len(new):
+            self._writer.rows(new, texts.slice(len(texts) - len(new.points.codes)))
+
+    # --- single values
+
+    def _add_single(self, record: AttributeRecord, rows: pa.RecordBatch) -> None:
+        """Should there be more than one, the last one is shown and all are kept."""
+        name = (record.path, record.type)
+        if name in self._singles:
+            self._artifact.attachments.add_rows(record, self._singles[name])
+        if rows.num_rows > 1:
+            self._artifact.attachments.add_rows(record, rows.slice(0, rows.num_rows - 1))
+        self._singles[name] = rows.slice(rows.num_rows - 1)
+
+    def _finish_single(self, record: AttributeRecord, row: pa.RecordBatch) -> None:
+        value = row.column(VALUE_COLUMN.get(record.type, "string_value"))
+        held = config.config_value(record.type, value, DATA_FILE)
+        if self._attach_all or record.attached or not config.comes_back(record.type, row, value, held):
+            self._artifact.attachments.add_rows(record, row)
+        record.native = 1
+        self._config[record.key] = held
+
+    def _record(self, name: Name) -> AttributeRecord:
+        if name not in self._records:
+            raise ValueError(f"{name} was not announced")
+        return self._records[name]
