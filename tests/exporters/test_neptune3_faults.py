@@ -176,7 +176,7 @@ def test_a_server_that_is_only_busy_for_ever_is_given_up_in_the_end(monkeypatch)
     clock = Clock(monkeypatch)
     with pytest.raises(ServerGoneError):
         Patience(20, "here").attempt(
-            forever(TryAgainError("busy", after=5.0, busy=True)), attempts=1, probe=lambda: True
+            forever(TryAgainError("busy", after=5.0, busy=True)), attempts=1, probe=lambda: False
         )
     assert 180 < clock.now - 1000 < 260
 

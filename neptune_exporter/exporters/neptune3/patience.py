@@ -98,9 +98,13 @@ class Patience:
                 answer = ask()
             except TryAgainError as error:
                 failures += not error.busy
-                if failures >= attempts and (self._since(started) or probe()):
+                over = self._is_over(started, rested)
+                if (failures >= attempts or over) and (self._since(started) or probe()):
                     raise RequestError(error.message) from error
-                rested += self._rest(error, failures, started, rested)
+                if over:
+                    raise self._gone(error, started) from error
+                self.rest(error, max(failures, 1))
+                rested += min(error.after or 0.0, self._seconds)
             else:
                 self.answered()
                 return answer
@@ -116,19 +120,20 @@ class Patience:
     def _since(self, started: float) -> bool:
         return self._alive is not None and self._alive > started
 
-    def _rest(self, error: TryAgainError, failures: int, started: float, rested: float) -> float:
-        """Waits; returns for how long the server has asked us to."""
-        now = time.monotonic()
+    def _is_over(self, started: float, rested: float) -> bool:
+        """Whether the server has been silent for longer than is waited, the rests that it asked for aside."""
         allowed = self._seconds if self._alive is not None else min(self._seconds, FIRST_CONTACT_SECONDS)
-        silent = now - max(started, self._alive or started)
-        if silent - min(rested, 9 * allowed) > allowed:
-            raise ServerGoneError(
-                f"{self._server} has not answered for {silent:.0f} seconds: {error.message}.",
-                "What was finished is kept. Run the same command again when the server is back; "
-                "--retry-timeout says how long to wait for it.",
-            )
-        self.rest(error, max(failures, 1))
-        return 0.0 if error.after is None else min(error.after, self._seconds)
+        return self._silence(started) - min(rested, 9 * allowed) > allowed
+
+    def _silence(self, started: float) -> float:
+        return time.monotonic() - max(started, self._alive or started)
+
+    def _gone(self, error: TryAgainError, started: float) -> ServerGoneError:
+        return ServerGoneError(
+            f"{self._server} has not answered for {self._silence(started):.0f} seconds: {error.message}.",
+            "What was finished is kept. Run the same command again when the server is back; "
+            "--retry-timeout says how long to wait for it.",
+        )
 
     def _sleep(self, seconds: float) -> None:
         self._closed.wait(seconds)
