@@ -17,6 +17,9 @@ class OfflineOptions:
         offline_path: folders (or single databases) to look in, `.neptune` if none is given.
         path_map: `OLD=NEW` pairs for attached files that have moved since they were logged.
         include_metric_previews: also export points that were still previews when logging ended.
+        offline_project: the project of data of the 1.x client, which does not say its own.
+        run_id_map: `UUID=ID` pairs that name runs of the 1.x client, whose data only knows the first.
+        s3_endpoint_url: where the S3 storage of tracked artifacts is, if not at Amazon.
     """
 
     offline_path: tuple[str, ...] = option(
@@ -33,6 +36,18 @@ class OfflineOptions:
         "Also export points that were still previews when logging ended.",
         flag="--include-metric-previews",
     )
+    offline_project: str = option(
+        "",
+        "Project of data of the 1.x client, which does not say its own; -p given once does as well.",
+        metavar="ORG/PROJECT",
+        flag="--offline-project",
+    )
+    run_id_map: tuple[str, ...] = option(
+        (), "Name a run of the 1.x client, whose data knows only a UUID; repeatable.", metavar="UUID=ID"
+    )
+    s3_endpoint_url: str = option(
+        "", "Where the S3 storage of tracked artifacts is, if not at Amazon.", env="S3_ENDPOINT_URL", metavar="URL"
+    )
 
 
 plugin = Plugin(
@@ -40,4 +55,5 @@ plugin = Plugin(
     title="Offline or never-synced data of the Neptune clients (.neptune folders)",
     options=OfflineOptions,
     factory="neptune_exporter.exporters.offline_stores:OfflineExporter",
+    kinds=("run", "model", "model_version"),
 )

@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -102,8 +102,7 @@ class TrackedFiles:
             else:
                 paths.append(stored)
                 names.append(file.name)  # type: ignore[arg-type]
-        column = pa.StructArray.from_arrays([pa.array(paths, pa.string())], ["path"])
-        yield rows_batch(ref, path, "artifact", file_value=column, string_value=pa.array(names, pa.string()))
+        yield member_rows(ref, path, "artifact", paths, names)
 
     def _content(self, file: TrackedFile) -> Iterator[bytes]:
         place = urlparse(file.location)
@@ -114,6 +113,33 @@ class TrackedFiles:
         return _refuse(f"{file.location} is at a place that this version does not know")
 
     # --- S3
+
+    def list_s3(self, location: str, destination: str | None) -> list[TrackedFile]:
+        """The objects below an S3 address, as the client would track them.
+
+        Raises:
+            ContentError: there is nothing, or it cannot be listed.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        bucket, _, prefix = location.removeprefix("s3://").partition("/")
+        tracked = []
+        try:
+            for page in self._s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    key = item["Key"]
+                    start = str(PurePosixPath(prefix).parent) if key == prefix else prefix
+                    name = key[len(start.lstrip(".")) :].lstrip("/")
+                    name = str(PurePosixPath(destination or "") / name).lstrip("/")
+                    place = f"s3://{bucket}/{key}"
+                    modified = item["LastModified"].strftime("%Y-%m-%d %H:%M:%S")
+                    metadata = {"location": place, "last_modified": modified}
+                    tracked.append(TrackedFile(name, place, item["ETag"].strip('"'), item["Size"], "S3", metadata))
+        except (ClientError, BotoCoreError) as error:
+            raise ContentError(f"{location} cannot be listed: {error}.") from None
+        if not tracked:
+            raise ContentError(f"There is nothing at {location}.")
+        return tracked
 
     def _s3(self) -> Any:
         with self._lock:
@@ -151,10 +177,64 @@ class TrackedFiles:
             raise ContentError(f"{file.location} has {given} bytes instead of {file.size}.")
 
 
+def member_rows(
+    ref: RunRef, path: str, attribute_type: str, paths: Sequence[str], names: Sequence[Any]
+) -> pa.RecordBatch:
+    """A row for each file of a set or an artifact.
+
+    Args:
+        ref: the run.
+        path: the attribute path.
+        attribute_type: `file_set` or `artifact`.
+        paths: what belongs into `file_value.path`.
+        names: what the source calls each of them; None for what is no member. Goes into `string_value`.
+    """
+    exact = [name if name is not None and _is_text(name) else None for name in names]
+    return rows_batch(
+        ref,
+        path,
+        attribute_type,
+        file_value=pa.StructArray.from_arrays([pa.array(paths, pa.string())], ["path"]),
+        string_value=pa.array(exact, pa.string()),
+    )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def local_path(location: str) -> str:
     """A path on disk from a `file://` address (which the client does not quote) or a bare path."""
     path = location.removeprefix("file://")
     return path if Path(path).exists() else unquote(path)
+
+
+def list_local(location: Path, destination: str | None) -> list[TrackedFile]:
+    """The files of a folder, or a single file, as the client would track them.
+
+    Raises:
+        ContentError: there is nothing, or it cannot be read.
+    """
+    try:
+        is_folder = location.is_dir()
+        found = sorted(location.rglob("*")) if is_folder else [location]
+        tracked = []
+        for path in (p for p in found if p.is_file()):
+            name = path.relative_to(location).as_posix() if is_folder else path.name
+            name = name if destination is None else (PurePosixPath(destination) / name).as_posix()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+            place = f"file://{path.resolve().as_posix()}"
+            tracked.append(TrackedFile(name, place, digest, path.stat().st_size, "Local", {"file_path": place}))
+    except OSError as error:
+        raise ContentError(f"{location} cannot be read: {error.strerror or error}.") from None
+    if not tracked:
+        raise ContentError(f"{location} is not on this machine; the log holds only its place.")
+    return tracked
 
 
 def _from_disk(file: TrackedFile, path: Path) -> Iterator[bytes]:

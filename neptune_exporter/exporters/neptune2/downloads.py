@@ -22,8 +22,9 @@ from urllib3.exceptions import HTTPError
 from neptune_exporter.errors import Problem
 from neptune_exporter.exporters.exporter import Files, Findings
 from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, CHUNK_BYTES, LEADERBOARD, Client
-from neptune_exporter.exporters.neptune2.values import Attribute, is_text
+from neptune_exporter.exporters.neptune2.values import Attribute
 from neptune_exporter.exporters.neptune3.patience import RequestError
+from neptune_exporter.exporters.tracked_files import member_rows
 from neptune_exporter.model import MICRO, NO_VALUE, RunRef, rows_batch
 
 _ATTEMPTS = 5  # without a single new byte
@@ -54,7 +55,8 @@ class Downloads:
         ext = attribute.properties.get("ext") or ""
         content = self.content(f"{ATTRIBUTES}/download", query, attribute.properties.get("size"))
         path = files.add(attribute.path, f"file.{ext}" if ext else "", content)
-        return iter([file_rows(ref, attribute, [path])])
+        column = pa.StructArray.from_arrays([pa.array([path], pa.string())], ["path"])
+        return iter([rows_batch(ref, attribute.path, attribute.type, file_value=column)])
 
     # --- file sets
 
@@ -77,7 +79,7 @@ class Downloads:
         if not paths:
             findings.empty(attribute.path, attribute.type)
             return iter(())
-        return iter([file_rows(ref, attribute, paths, names)])
+        return iter([member_rows(ref, attribute.path, attribute.type, paths, names)])
 
     def _archive(self, query: Mapping[str, str], file: IO[bytes]) -> zipfile.ZipFile:
         """The archive of a file set, downloaded and found whole."""
@@ -224,14 +226,6 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
     with archive.open(member) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
-
-
-def file_rows(ref: RunRef, attribute: Attribute, paths: list[str], names: list[str] | None = None) -> pa.RecordBatch:
-    """Rows for stored files; `names` are what the source calls them, where that is more than the attribute's name."""
-    columns = {"file_value": pa.StructArray.from_arrays([pa.array(paths, pa.string())], ["path"])}
-    if names is not None:
-        columns["string_value"] = pa.array([n if n and is_text(n) else None for n in names], pa.string())
-    return rows_batch(ref, attribute.path, attribute.type, **columns)
 
 
 def _image_rows(ref: RunRef, attribute: Attribute, paths: list[str], steps: list[Decimal]) -> Iterator[pa.RecordBatch]:

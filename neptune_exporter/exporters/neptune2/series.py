@@ -20,10 +20,11 @@ import pyarrow.json
 
 from neptune_exporter.errors import Problem
 from neptune_exporter.exporters.exporter import Findings
+from neptune_exporter.exporters.float_steps import step_micros
 from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, Client, RefusedError
 from neptune_exporter.exporters.neptune2.values import Attribute, is_text
 from neptune_exporter.exporters.neptune3.patience import RequestError
-from neptune_exporter.model import MICRO, NO_VALUE, STEP_LIMIT_MICROS, Int64s, OutsideValue, RunRef, rows_batch, utc
+from neptune_exporter.model import Int64s, OutsideValue, RunRef, rows_batch, utc
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ LONGEST_TEXT = 2**31 - 1
 _CSV_PATH = f"{ATTRIBUTES}/floatSeries/csv"
 _VALUE_TYPES = {"float_series": pa.float64(), "string_series": pa.string()}
 _ENDPOINTS = {"float_series": "float", "string_series": "string"}
-_EXACT = 2.0**53
 
 
 class Points(NamedTuple):
@@ -250,23 +250,3 @@ def _outside(attribute: Attribute, points: Points, row: int, value: Any, reason:
     step = format(Decimal(repr(float(points.steps[row]))), "f")
     time = utc(int(points.times[row])).isoformat()
     findings.outside(OutsideValue(attribute.path, attribute.type, reason, value, step, time))
-
-
-def step_micros(steps: npt.NDArray[np.float64]) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """Steps in micro-units, and which of them are exactly that: the number that a user wrote has at most 6 decimals.
-
-    A double stands for the shortest decimal that is read back as it. Division is correctly rounded, so a step is such
-    a decimal if the micro-units divided by a million give the same double again.
-    """
-    micros = np.full(len(steps), NO_VALUE, np.int64)
-    whole = (steps == np.floor(steps)) & (np.abs(steps) < STEP_LIMIT_MICROS / MICRO)
-    micros[whole] = steps[whole].astype(np.int64) * MICRO
-    scaled = np.rint(np.where(whole | ~np.isfinite(steps), 0.0, steps) * MICRO)
-    exact = ~whole & (np.abs(scaled) < _EXACT) & (scaled / MICRO == steps)
-    micros[exact] = scaled[exact].astype(np.int64)
-    fits = whole | exact
-    for row in np.flatnonzero(~fits & np.isfinite(steps)).tolist():  # large and fractional: seldom
-        units = Decimal(repr(float(steps[row]))) * MICRO
-        if units == units.to_integral_value() and abs(units) < STEP_LIMIT_MICROS:
-            micros[row], fits[row] = int(units), True
-    return micros, fits
