@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,15 +51,36 @@ def sqlite_uri(empty_database, tmp_path) -> str:
 
 @pytest.fixture(scope="session")
 def server_uri(empty_database, tmp_path_factory):
-    """A real `mlflow server` on a free port, stopped by its process id."""
+    """A real `mlflow server` on SQLite, on a free port."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(empty_database, folder / "mlflow.db")
-    port = free_port()
+    with serving(folder, f"sqlite:///{folder / 'mlflow.db'}") as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def server_database(server_uri, tmp_path_factory) -> str:
+    """The database behind that server."""
+    return f"sqlite:///{next(tmp_path_factory.getbasetemp().glob('server*/mlflow.db'))}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server_uri(postgres_uri, tmp_path_factory):
+    """A real `mlflow server` on PostgreSQL."""
+    MLflowLoader(MLflowOptions(postgres_uri)).states("none")  # makes the tables
+    with serving(tmp_path_factory.mktemp("postgres-server"), postgres_uri) as uri:
+        yield uri
+
+
+@contextmanager
+def serving(folder: Path, database: str, port: int | None = None):
+    """A real `mlflow server`, stopped by its process id."""
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--backend-store-uri", database]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, folder / "log")
@@ -105,10 +127,24 @@ def postgres_uri(tmp_path_factory):
             Path(f"{folder}.log").unlink(missing_ok=True)
 
 
-@pytest.fixture(params=["sqlite", "server", "postgres"])
-def any_uri(request) -> str:
-    """Every kind of tracking URI."""
-    return request.getfixturevalue(f"{request.param}_uri")
+TARGETS = ["sqlite sql", "sqlite rest", "server rest", "server sql", "postgres sql", "postgres rest"]
+
+
+@pytest.fixture(params=[*TARGETS, "postgres_server rest", "postgres_server sql"])
+def any_target(request) -> MLflowOptions:
+    """Every kind of tracking URI, in every way of writing."""
+    place, mode = request.param.split()
+    uri = request.getfixturevalue(f"{place}_uri")
+    store = ""
+    if mode == "sql" and "server" in place:
+        store = request.getfixturevalue("server_database" if place == "server" else "postgres_uri")
+    return MLflowOptions(uri, mlflow_mode=mode, mlflow_backend_store_uri=store)
+
+
+@pytest.fixture(params=["sql", "rest"])
+def mode(request) -> str:
+    """Both ways of writing."""
+    return request.param
 
 
 @pytest.fixture
@@ -116,15 +152,16 @@ def make_loader(tmp_path, monkeypatch):
     """Makes loaders. Artifacts of a database without a place of its own go below the working folder."""
     monkeypatch.chdir(tmp_path)
 
-    def make(uri: str, **options) -> MLflowLoader:
-        return MLflowLoader(MLflowOptions(uri), LoadOptions(**options))
+    def make(uri: str, mode: str = "auto", by: str = "project", **options) -> MLflowLoader:
+        return MLflowLoader(MLflowOptions(uri, mlflow_mode=mode, mlflow_experiment_by=by), LoadOptions(**options))
 
     return make
 
 
 @pytest.fixture
-def loader(sqlite_uri, make_loader) -> MLflowLoader:
-    return make_loader(sqlite_uri)
+def loader(sqlite_uri, make_loader, mode) -> MLflowLoader:
+    """A loader into SQLite, in both ways of writing."""
+    return make_loader(sqlite_uri, mode)
 
 
 def free_port() -> int:

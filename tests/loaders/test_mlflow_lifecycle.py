@@ -1,6 +1,6 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing that is unfinished looks finished, and a new load replaces what an old one left."""
+"""Nothing that is unfinished looks finished, and a new load replaces what an old one left: by MLflow's client."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import pump
 
 START = 1_700_000_000_000
+
+
+@pytest.fixture
+def mode() -> str:
+    return "rest"
 
 
 @pytest.fixture
@@ -221,7 +226,7 @@ for name in ("create_run", "log", "upload", "set_tag", "end_run"):
     setattr(Tracking, name, counted(getattr(Tracking, name)))
 run = LoggedRun(Path(sys.argv[3])).single("a", "int", 1)
 run.series("loss", "float_series", [(n, 1_700_000_000_000 + n, n / 7) for n in range(2500)])
-load(MLflowLoader(MLflowOptions(sys.argv[2])), run)
+load(MLflowLoader(MLflowOptions(sys.argv[2], mlflow_mode="rest")), run)
 """
 
 

@@ -40,7 +40,7 @@ def original(empty_database, tmp_path_factory):
 
 
 @pytest.fixture
-def copy(original, tmp_path, make_loader):
+def copy(original, tmp_path, make_loader, mode):
     folder, run = original
     shutil.copyfile(folder / "mlflow.db", tmp_path / "mlflow.db")
     shutil.copytree(folder / "mlruns", tmp_path / "mlruns")
@@ -48,7 +48,7 @@ def copy(original, tmp_path, make_loader):
     with database:
         moved = (folder.as_uri(), tmp_path.as_uri())
         database.execute("update runs set artifact_uri = replace(artifact_uri, ?, ?)", moved)
-    loader = make_loader(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    loader = make_loader(f"sqlite:///{tmp_path / 'mlflow.db'}", mode)
     yield loader, database, tmp_path / "mlruns", run
     database.close()
 
@@ -135,7 +135,7 @@ def test_a_run_that_is_not_there_cannot_be_read(copy):
     loader = copy[0]
     with pytest.raises(TargetError, match="is not in MLflow"):
         loader.read(RunRef(REF.project_id, "other"))
-    with pytest.raises(TargetError, match="Nothing of other/project"):
+    with pytest.raises(TargetError, match="other/project/run-1 is not in MLflow"):
         loader.read(RunRef("other/project", "run-1"))
 
 

@@ -17,6 +17,7 @@ from logged_run import REF, LoggedRun, load, read_back
 from mlflow import MlflowClient
 
 from neptune_exporter.errors import Problem
+from neptune_exporter.loaders.mlflow.loader import MLflowLoader
 from neptune_exporter.model import SCHEMA, RunRef
 
 START = 1_700_000_000_000
@@ -30,8 +31,9 @@ def logged(tmp_path) -> LoggedRun:
 
 
 @pytest.fixture
-def ref(any_uri) -> RunRef:
-    return RunRef(f"team/{any_uri[-12:]}", "run-1")
+def ref(request) -> RunRef:
+    """A project of its own: some targets are shared by several tests."""
+    return RunRef(f"team/{request.node.name}", "run-1")
 
 
 def history(client, run_id, key):
@@ -82,12 +84,13 @@ def everything(run: LoggedRun) -> LoggedRun:
     return run
 
 
-def test_every_value_is_there_and_comes_back(any_uri, ref, logged, make_loader, tmp_path):
+def test_every_value_is_there_and_comes_back(any_target, ref, logged, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     logged.ref = ref
     everything(logged)
-    loader = make_loader(any_uri)
+    loader = MLflowLoader(any_target)
     run_id = load(loader, logged, 100)
-    client = MlflowClient(any_uri)
+    client = MlflowClient(any_target.mlflow_tracking_uri)
     run = client.get_run(run_id)
     params = run.data.params
     assert {key: value for key, value in params.items() if "--" not in key and len(value) < 5000} == {
@@ -191,9 +194,9 @@ def test_rows_that_mlflow_does_not_hold_exactly_are_attached(loader, logged, sql
     assert manifest["run"]["info"]["ref"] == ["team/project", "run-1", "run"]
 
 
-def test_attach_all_attaches_every_row(sqlite_uri, make_loader, logged, tmp_path):
+def test_attach_all_attaches_every_row(sqlite_uri, make_loader, logged, tmp_path, mode):
     everything(logged)
-    loader = make_loader(sqlite_uri, attach_all=True)
+    loader = make_loader(sqlite_uri, mode, attach_all=True)
     run_id = load(loader, logged, 100)
     (tmp_path / "down").mkdir()
     path = MlflowClient(sqlite_uri).download_artifacts(run_id, "neptune/data.parquet", str(tmp_path / "down"))
@@ -306,9 +309,9 @@ def test_loss_18_long_names_are_shortened_and_stay_apart(loader, tmp_path, sqlit
     assert set(loader.states(runs[0].ref.project_id).runs) == {run.ref for run in runs}
 
 
-def test_run_names_can_be_ids_and_experiments_can_have_a_prefix(sqlite_uri, make_loader, logged):
+def test_run_names_can_be_ids_and_experiments_can_have_a_prefix(sqlite_uri, make_loader, logged, mode):
     logged.info = {"name": "name"}
-    loader = make_loader(sqlite_uri, run_name="id", name_prefix="old-")
+    loader = make_loader(sqlite_uri, mode, run_name="id", name_prefix="old-")
     run = MlflowClient(sqlite_uri).get_run(load(loader, logged))
     assert run.info.run_name == "run-1"
     assert MlflowClient(sqlite_uri).get_experiment(run.info.experiment_id).name == "old-team/project"

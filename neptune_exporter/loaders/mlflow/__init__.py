@@ -25,6 +25,23 @@ class MLflowOptions:
         "and for SQLite the folder mlruns beside the database.",
         metavar="URI",
     )
+    mlflow_mode: str = option(
+        "auto",
+        "How to write: by MLflow's client (rest), or straight into its tables (sql), which is much faster and needs "
+        "SQLite or PostgreSQL and tables of a version that is known; auto: sql where that is possible.",
+        choices=("auto", "rest", "sql"),
+    )
+    mlflow_backend_store_uri: str = option(
+        "",
+        "The database of the tracking server, where it can be reached: makes sql possible beside http(s).",
+        env="MLFLOW_BACKEND_STORE_URI",
+        metavar="URI",
+    )
+    mlflow_experiment_by: str = option(
+        "project",
+        "One MLflow experiment for each project, or for each sys/name in it, called PROJECT/NAME.",
+        choices=("project", "experiment"),
+    )
 
 
 plugin = Plugin(

@@ -25,7 +25,7 @@ from neptune_exporter.loaders.keys import ARTIFACT_RULE, ArtifactPaths, target_k
 from neptune_exporter.loaders.loader import Limits, RunToLoad
 from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.points import SharedImages, image
-from neptune_exporter.loaders.mlflow.sending import Batches, Uploads
+from neptune_exporter.loaders.mlflow.sending import Destination, Uploads
 from neptune_exporter.loaders.parameters import held_text, parameter_text, parameter_value
 from neptune_exporter.loaders.series_text import STRING_HEADING, histogram_series_lines, string_series_lines
 from neptune_exporter.model import NO_VALUE, VALUE_COLUMN, step_micros, step_text
@@ -76,7 +76,7 @@ class Outlets:
 
     Attributes:
         run: what is loaded.
-        batches: metrics, parameters and tags.
+        destination: takes metrics, parameters and tags.
         uploads: artifacts.
         attachments: the folder `neptune/`.
         paths: artifact paths that are taken.
@@ -89,7 +89,7 @@ class Outlets:
     """
 
     run: RunToLoad
-    batches: Batches
+    destination: Destination
     uploads: Uploads
     attachments: AttachmentsWriter
     paths: ArtifactPaths
@@ -133,7 +133,7 @@ class _Metric:
             out.attachments.add_rows(self._record, inexact)
         to_send = points if send.all() else points.where(send)
         self._record.native += len(to_send.steps)
-        out.batches.metrics(self._record.key, to_send)
+        out.destination.metrics(self._record.key, to_send)
 
     def finish(self) -> None:
         """Every point has been handed over already."""
@@ -163,11 +163,11 @@ class _Single:
             out.attachments.add_rows(record, last)
         record.native = 1
         if record.place == "tag":
-            out.batches.tags({record.key: text, **tags.label_tags(value[0].as_py())})
+            out.destination.tags({record.key: text, **tags.label_tags(value[0].as_py())})
             return
-        out.batches.param(record.key, text)
+        out.destination.param(record.key, text)
         if record.path == "sys/description" and record.type == "string":
-            out.batches.tags({tags.NOTE: tags.note(value[0].as_py())})
+            out.destination.tags({tags.NOTE: tags.note(value[0].as_py())})
 
 
 def _comes_back(attribute_type: str, row: pa.RecordBatch, value: pa.Array, text: str) -> bool:

@@ -1,23 +1,33 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""The MLflow loader, by the client: any database that MLflow knows, and any tracking server."""
+"""The MLflow loader: by the client into anything that MLflow is, or straight into its tables where they are known."""
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
-from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from neptune_exporter.errors import TargetError
-from neptune_exporter.loaders.keys import ARTIFACT_RULE, target_key
-from neptune_exporter.loaders.loader import Limits, LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
+from neptune_exporter.errors import TargetError, UsageError
+from neptune_exporter.loaders.loader import Limits, LiveTarget, LoadOptions, RunToLoad, TargetProject, TargetRun
 from neptune_exporter.loaders.mlflow import MLflowOptions, tags
+from neptune_exporter.loaders.mlflow.database import Database, OtherTablesError
+from neptune_exporter.loaders.mlflow.dialects import DIALECTS
+from neptune_exporter.loaders.mlflow.direct import DirectRun
+from neptune_exporter.loaders.mlflow.experiments import Experiments
+from neptune_exporter.loaders.mlflow.held import ClientView, DatabaseView, View
+from neptune_exporter.loaders.mlflow.known import KnownRun, KnownRuns
+from neptune_exporter.loaders.mlflow.live import MLflowLive
 from neptune_exporter.loaders.mlflow.reading import read_run
+from neptune_exporter.loaders.mlflow.sending import ClientRun, Destination, NewRun
 from neptune_exporter.loaders.mlflow.sink import RunSink
 from neptune_exporter.loaders.mlflow.tracking import Tracking, scheme_of, without_password
-from neptune_exporter.loaders.runs import start_ms
+from neptune_exporter.loaders.runs import end_ms, start_ms
 from neptune_exporter.model import RunRef
+
+logger = logging.getLogger(__name__)
 
 
 class MLflowLoader:
@@ -28,22 +38,23 @@ class MLflowLoader:
         load: what is asked of every loader alike.
 
     Raises:
-        UsageError: the tracking URI is none that can be loaded into.
+        UsageError: the tracking URI is none that can be loaded into, or the options contradict each other.
     """
 
     name = "mlflow"
 
     def __init__(self, options: MLflowOptions, load: LoadOptions | None = None) -> None:
+        self._options = options
         self._uri = options.mlflow_tracking_uri
-        self._location = options.mlflow_artifact_location
         self._load = load or LoadOptions()
         self._scheme = scheme_of(self._uri)
-        self._connection: Tracking | None = None
-        self._experiments: dict[str, str] = {}
+        self._direct_uri = _direct_uri(options, self._scheme)
+        self._known: dict[str, KnownRuns] = {}
+        in_a_file = "sqlite" in (self._scheme, self._direct_uri.partition(":")[0])
         self.limits = Limits(
             integer_steps=frozenset({"float_series"}),
             order="attribute",
-            writers=1 if self._scheme == "sqlite" else None,
+            writers=1 if in_a_file else None,
             key_length=tags.KEY_RULE.length,
             value_length=6000,
             tag_length=tags.TAG_LENGTH,
@@ -51,76 +62,64 @@ class MLflowLoader:
 
     def states(self, project_id: str) -> TargetProject:
         """What MLflow holds of a project, in one search. See `Loader`."""
-        database = self._database_file()
-        if database is not None and not database.exists():
+        file = self._database_file
+        if file is not None and not file.exists():
             return TargetProject()
-        experiment = self._experiment(project_id)
-        if experiment is None:
-            return TargetProject()
-        found: dict[RunRef, list[Any]] = defaultdict(list)
-        for run in self._tracking.search(experiment.experiment_id, tags.LOAD):
-            ref = _ref_of(run)
-            if ref is not None and ref.project_id == project_id:
-                found[ref].append(run)
-        recorded = experiment.tags.get(tags.MULTIPLIER, "")
-        return TargetProject(
-            {ref: _state_of(runs) for ref, runs in found.items()},
-            int(recorded) if recorded.isdecimal() else None,
-        )
+        known = self._search(project_id)
+        recorded = [e.tags.get(tags.MULTIPLIER, "") for e in self._experiments.of_project(project_id)]
+        multipliers = [int(text) for text in recorded if text.isdecimal()]
+        return TargetProject(known.states(project_id), max(multipliers, default=None))
 
     def prepare(self, project_id: str, step_multiplier: int) -> None:
         """Makes the experiment and records the multiplier in its tags. See `Loader`."""
-        wanted = {tags.PROJECT: project_id, tags.MULTIPLIER: str(step_multiplier)}
-        experiment = self._experiment(project_id)
-        if experiment is None:
-            name = tags.experiment_name(project_id, self._load.name_prefix)
-            self._tracking.create_experiment(name, self._artifact_location(name), wanted)
-            return
-        for key, value in wanted.items():
-            if experiment.tags.get(key) != value:
-                self._tracking.set_experiment_tag(experiment.experiment_id, key, value)
+        self._experiments.prepare(project_id, step_multiplier)
 
     def start(self, run: RunToLoad, step_multiplier: int) -> RunSink:
-        """Makes the MLflow run. Half-loaded ones are deleted first, complete ones after its commit. See `Loader`."""
-        experiment = self._experiment_id(run.info.ref.project_id)
-        before = self._runs(experiment, run.info.ref)
-        for half in before:
-            if not _is_complete(half):
-                self._tracking.delete_run(half.info.run_id)
-        children = self._tracking.search(experiment, tags.PARENT_REF, tags.ref_digest(run.info.ref))
-        began = start_ms(run)
-        run_id = self._tracking.create_run(
-            experiment,
-            tags.run_name(run, self._load),
-            began,
-            tags.creation_tags(run, step_multiplier, self._parent_of(run, experiment)),
-        )
-        return RunSink(
-            self._tracking,
-            run_id,
-            run,
-            step_multiplier=step_multiplier,
-            start_ms=began,
-            limits=self.limits,
-            replaces=[old.info.run_id for old in before if _is_complete(old)],
-            children=[child.info.run_id for child in children if _is_complete(child)],
-            folder=Path(tempfile.mkdtemp(prefix="neptune-exporter-")),
-            attach_all=self._load.attach_all,
-        )
+        """Begins the MLflow run. Half-loaded ones go first, complete ones when it is complete. See `Loader`."""
+        known = self._known_runs(run.info.ref.project_id)
+        new = self._new_run(run, step_multiplier, known)
+        folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
+        try:
+            return RunSink(
+                self._destination(new, known, folder),
+                run,
+                step_multiplier=step_multiplier,
+                start_ms=new.start_ms,
+                limits=self.limits,
+                folder=folder,
+                attach_all=self._load.attach_all,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def read(self, ref: RunRef) -> TargetRun:
         """A complete run as MLflow holds it. See `Readable`."""
-        complete = [run for run in self._runs(self._experiment_id(ref.project_id), ref) if _is_complete(run)]
-        if not complete:
+        found = self._known_runs(ref.project_id).newest(ref)
+        view = None if found is None else self._view(found.id)
+        if view is None or not view.active:  # nothing is known of it, or another command has replaced it
+            found = self._search(ref.project_id).newest(ref)
+            view = None if found is None else self._view(found.id)
+        if view is None:
             raise TargetError(
                 f"{ref} is not in {self.describe()}, or only half.", "Load it with: neptune-exporter load"
             )
-        newest = max(complete, key=_loaded)
-        return read_run(self._tracking, newest.info.run_id, ref, self.limits)
+        return read_run(view, ref, self.limits)
+
+    def live(self, step_multiplier: int | None) -> LiveTarget:
+        """A run that is fed while it is being logged. See `Live`."""
+        return MLflowLive(
+            lambda: self._tracking, lambda: self._experiments, self.states, self._load, self.limits, step_multiplier
+        )
 
     def close(self) -> None:
-        """Lets go of the connection."""
-        self._connection = None
+        """Lets go of connections."""
+        database = self.__dict__.pop("_database", None)
+        if database is not None:
+            database.close()
+        for name in ("_tracking", "_experiments"):
+            self.__dict__.pop(name, None)
+        self._known.clear()
 
     def describe(self) -> str:
         """The address, and for a database the command that shows it."""
@@ -129,50 +128,39 @@ class MLflowLoader:
             return f"MLflow at {shown}"
         return f"MLflow at {shown} (open it with: mlflow ui --backend-store-uri {shown})"
 
-    @property
+    # --- connections
+
+    @cached_property
     def _tracking(self) -> Tracking:
-        if self._connection is None:
-            self._connection = Tracking(self._uri)
-        return self._connection
+        return Tracking(self._uri)
 
-    def _experiment(self, project_id: str) -> Any | None:
-        name = tags.experiment_name(project_id, self._load.name_prefix)
-        experiment = self._tracking.experiment(name)
-        if experiment is not None and experiment.lifecycle_stage != "active":
-            raise TargetError(
-                f"The MLflow experiment {name!r} was deleted, and its name is still taken.",
-                f"Restore it with: mlflow experiments restore -x {experiment.experiment_id}; "
-                "or remove it for good with mlflow gc; or use --name-prefix.",
-            )
-        return experiment
+    @cached_property
+    def _experiments(self) -> Experiments:
+        file = self._database_file
+        return Experiments(
+            self._tracking,
+            prefix=self._load.name_prefix,
+            by_name=self._options.mlflow_experiment_by == "experiment",
+            location=self._options.mlflow_artifact_location,
+            beside=None if file is None else file.parent,
+        )
 
-    def _experiment_id(self, project_id: str) -> str:
-        if project_id not in self._experiments:
-            experiment = self._experiment(project_id)
-            if experiment is None:
-                raise TargetError(f"Nothing of {project_id} is in {self.describe()}.")
-            self._experiments[project_id] = experiment.experiment_id
-        return self._experiments[project_id]
-
-    def _runs(self, experiment: str, ref: RunRef) -> list[Any]:
-        return list(self._tracking.search(experiment, tags.REF, tags.ref_digest(ref)))
-
-    def _parent_of(self, run: RunToLoad, experiment: str) -> str | None:
-        """The MLflow run of the parent, if it is in this experiment."""
-        if run.info.parent is None:
+    @cached_property
+    def _database(self) -> Database | None:
+        """The tables, if they are to be written directly and can be."""
+        if not self._direct_uri:
             return None
-        complete = [found for found in self._runs(experiment, run.info.parent) if _is_complete(found)]
-        return max(complete, key=_loaded).info.run_id if complete else None
-
-    def _artifact_location(self, name: str) -> str | None:
-        if self._location:
-            return self._location
-        database = self._database_file()
-        if database is None:
+        _ = self._tracking  # which makes the tables of a new database
+        try:
+            database = Database(self._direct_uri)
+        except OtherTablesError as error:
+            if self._options.mlflow_mode == "sql":
+                raise
+            logger.warning("%s So MLflow's client is used, which is slower.", error.message)
             return None
-        # MLflow would take the folder that the command happens to run in.
-        return (database.parent / "mlruns" / target_key(name.replace("/", "_"), ARTIFACT_RULE)).as_uri()
+        return database
 
+    @cached_property
     def _database_file(self) -> Path | None:
         if self._scheme != "sqlite":
             return None
@@ -180,27 +168,85 @@ class MLflowLoader:
 
         return Path(make_url(self._uri).database or "").resolve()
 
+    # --- runs
 
-def _ref_of(run: Any) -> RunRef | None:
-    found = run.data.tags
-    if tags.PROJECT not in found or tags.RUN not in found:
-        return None
-    return RunRef(found[tags.PROJECT], found[tags.RUN], found.get(tags.KIND, "run"))
+    def _known_runs(self, project_id: str) -> KnownRuns:
+        return self._known[project_id] if project_id in self._known else self._search(project_id)
+
+    def _search(self, project_id: str) -> KnownRuns:
+        """One search for all runs of a project."""
+        self._known[project_id] = KnownRuns(self._found(project_id))
+        return self._known[project_id]
+
+    def _found(self, project_id: str, ref: RunRef | None = None) -> list[KnownRun]:
+        experiments = [str(e.experiment_id) for e in self._experiments.of_project(project_id)]
+        if not experiments:
+            return []
+        digest = None if ref is None else tags.ref_digest(ref)
+        if self._database is not None:
+            return list(self._database.known_runs(experiments, digest))
+        key, value = (tags.LOAD, None) if digest is None else (tags.REF, digest)
+        found = (KnownRun.of_tags(r.info.run_id, r.data.tags) for r in self._tracking.search(experiments, key, value))
+        return [run for run in found if run is not None]
+
+    def _new_run(self, run: RunToLoad, step_multiplier: int, known: KnownRuns) -> NewRun:
+        info = run.info
+        experiment = self._experiments.of_run(info, step_multiplier)
+        began = start_ms(run)
+        return NewRun(
+            ref=info.ref,
+            digest=run.digest,
+            experiment_id=str(experiment.experiment_id),
+            artifact_root=experiment.artifact_location,
+            name=tags.run_name(run, self._load),
+            start_ms=began,
+            end_ms=end_ms(run, began),
+            status="FAILED" if info.failed else "FINISHED",
+            tags=tags.creation_tags(run, step_multiplier, self._parent_id(info.parent, known)),
+            replaces=known.of(info.ref),
+            forks=known.forks_of(info.ref),
+        )
+
+    def _parent_id(self, parent: RunRef | None, known: KnownRuns) -> str | None:
+        """The MLflow run of the parent; another worker may have loaded it since the project was searched."""
+        if parent is None:
+            return None
+        found = known.newest(parent)
+        if found is None:
+            for run in self._found(parent.project_id, parent):
+                known.add(run)
+            found = known.newest(parent)
+        return None if found is None else found.id
+
+    def _destination(self, new: NewRun, known: KnownRuns, folder: Path) -> Destination:
+        if self._database is not None:
+            return DirectRun(self._tracking, self._database, new, known, folder)
+        return ClientRun(self._tracking, new, known)
+
+    def _view(self, run_id: str) -> View | None:
+        if self._database is None:
+            return ClientView(self._tracking, run_id)
+        held = self._database.run(run_id)
+        return None if held is None else DatabaseView(self._tracking, self._database, run_id, held)
 
 
-def _is_complete(run: Any) -> bool:
-    return str(run.data.tags.get(tags.LOAD, "")).startswith(tags.COMPLETE)
+def _direct_uri(options: MLflowOptions, scheme: str) -> str:
+    """The database to write into directly, "" for none.
 
-
-def _loaded(run: Any) -> int:
-    return int(run.data.tags.get(tags.LOADED, 0))
-
-
-def _state_of(runs: list[Any]) -> TargetState:
-    """The newest complete run counts. Two of them are a load that ended before it could tidy up: not complete."""
-    complete = sorted(filter(_is_complete, runs), key=_loaded)
-    if not complete:
-        return TargetState(runs[0].info.run_id, complete=False)
-    newest = complete[-1]
-    digest = newest.data.tags[tags.LOAD].removeprefix(tags.COMPLETE)
-    return TargetState(newest.info.run_id, complete=len(complete) == 1, digest=digest)
+    Raises:
+        UsageError: it is to be written into, but is none that can be.
+    """
+    store = options.mlflow_backend_store_uri
+    if store and scheme not in ("http", "https"):
+        raise UsageError(
+            "--mlflow-backend-store-uri is for a tracking server.", "Name its address with --mlflow-tracking-uri."
+        )
+    uri = store or options.mlflow_tracking_uri
+    if scheme_of(uri) in DIALECTS and options.mlflow_mode != "rest":
+        return uri
+    if options.mlflow_mode == "sql" or (store and options.mlflow_mode != "rest"):
+        raise UsageError(
+            f"{without_password(uri)!r} is no database that can be written directly.",
+            "That takes sqlite:///FILE or postgresql://…; beside a tracking server as --mlflow-backend-store-uri.",
+        )
+    return ""

@@ -34,8 +34,8 @@ from neptune_exporter.loaders.attachments import (
 from neptune_exporter.loaders.loader import Limits, TargetRun
 from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.attributes import FILE_TYPES, shown_text
+from neptune_exporter.loaders.mlflow.held import View
 from neptune_exporter.loaders.mlflow.points import Points, image
-from neptune_exporter.loaders.mlflow.tracking import Tracking
 from neptune_exporter.loaders.parameters import parameter_value
 from neptune_exporter.loaders.steps import unscale_steps
 from neptune_exporter.model import VALUE_COLUMN, RunRef, rows_batch
@@ -43,21 +43,20 @@ from neptune_exporter.model import VALUE_COLUMN, RunRef, rows_batch
 _MISSING = "0" * 64
 
 
-def read_run(tracking: Tracking, run_id: str, ref: RunRef, limits: Limits) -> TargetRun:
+def read_run(view: View, ref: RunRef, limits: Limits) -> TargetRun:
     """The run as MLflow holds it.
 
     Raises:
         TargetError: what travels beside the run is missing or is not what its tag says.
     """
-    reader = _Reader(tracking, run_id, ref, limits)
+    reader = _Reader(view, ref, limits)
     names = [(record.path, record.type) for record in reader.manifest.attributes]
     return TargetRun(reader.batches(), reader.sha256, names)
 
 
 class _Reader:
-    def __init__(self, tracking: Tracking, run_id: str, ref: RunRef, limits: Limits) -> None:
-        self._tracking, self._run_id, self._ref, self._limits = tracking, run_id, ref, limits
-        self._run = tracking.run(run_id)
+    def __init__(self, view: View, ref: RunRef, limits: Limits) -> None:
+        self._held, self._ref, self._limits = view, ref, limits
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.manifest = self._read_manifest()
@@ -75,20 +74,20 @@ class _Reader:
                 yield from self._files(record) if record.type in FILE_TYPES else self._series(record)
             else:
                 yield from self._single(record)
-        for key in sorted(set(self._run.data.metrics) - known["metric"]):
+        for key in sorted(set(self._held.metrics) - known["metric"]):
             yield from self._metric(AttributeRecord(key, "float_series", "metric", key))
-        for key in sorted(set(self._run.data.params) - known["parameter"]):
-            yield self._text_row(key, self._run.data.params[key])
+        for key in sorted(set(self._held.params) - known["parameter"]):
+            yield self._text_row(key, self._held.params[key])
 
     def sha256(self, artifact: str) -> str:
         """The SHA-256 of an artifact as it is in MLflow now; zeros if it is not there."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            local = self._tracking.download(self._run_id, artifact, Path(folder))
+            local = self._held.download(artifact, Path(folder))
             return _MISSING if local is None or not local.is_file() else file_sha256(local)
 
     def _read_manifest(self) -> Manifest:
         data = self._fetch(MANIFEST).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._run.data.tags.get(tags.MANIFEST):
+        if hashlib.sha256(data).hexdigest() != self._held.tags.get(tags.MANIFEST):
             raise TargetError(f"{FOLDER}/{MANIFEST} of {self._ref} was changed after the run was loaded.")
         return Manifest.from_bytes(data)
 
@@ -100,7 +99,7 @@ class _Reader:
         return path
 
     def _fetch(self, name: str) -> Path:
-        path = self._tracking.download(self._run_id, f"{FOLDER}/{name}", self._folder)
+        path = self._held.download(f"{FOLDER}/{name}", self._folder)
         if path is None:
             raise TargetError(
                 f"The MLflow run of {self._ref} has no artifact {FOLDER}/{name}.", "Load the run again, or restore it."
@@ -114,8 +113,7 @@ class _Reader:
         expected = self._expected_images(record)
         found = np.zeros(len(expected), np.bool_)
         latest = _Latest()
-        for page in self._tracking.points(self._run_id, record.key):
-            points = _points_of(page)
+        for points in self._held.points(record.key):
             latest.see(points)
             position, is_image = _find(expected, points.hashes)
             found[position[is_image]] = True
@@ -125,7 +123,7 @@ class _Reader:
             points, _ = image(rows, self.manifest.step_multiplier, self.manifest.start_ms)
             position, _ = _find(expected, points.hashes)
             yield rows.filter(pa.array(found[position]))
-        shown = self._run.data.metrics.get(record.key)
+        shown = self._held.metrics.get(record.key)
         if not latest.explains(shown):
             value = np.nan if shown is None else shown
             yield rows_batch(self._ref, record.path, record.type, float_value=pa.array([value], pa.float64()))
@@ -147,7 +145,7 @@ class _Reader:
         )
 
     def _single(self, record: AttributeRecord) -> Iterator[pa.RecordBatch]:
-        held = self._run.data.tags if record.place == "tag" else self._run.data.params
+        held = self._held.tags if record.place == "tag" else self._held.params
         text = held.get(record.key)
         if text is None:
             return
@@ -209,15 +207,6 @@ class _Latest:
         if shown is None or self._at is None:
             return shown is None and self._at is None
         return (None if np.isnan(shown) else shown) in self._values
-
-
-def _points_of(page: Any) -> Points:
-    count = len(page)
-    return Points(
-        np.fromiter((point.step for point in page), np.int64, count),
-        np.fromiter((point.timestamp for point in page), np.int64, count),
-        np.fromiter((point.value for point in page), np.float64, count),
-    )
 
 
 def _find(expected: Any, hashes: Any) -> tuple[Any, Any]:

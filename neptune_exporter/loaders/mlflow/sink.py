@@ -4,69 +4,56 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from neptune_exporter.errors import ExporterError
 from neptune_exporter.loaders.attachments import FOLDER, AttachmentsWriter, Manifest, run_json
 from neptune_exporter.loaders.keys import ArtifactPaths
 from neptune_exporter.loaders.loader import Limits, RunToLoad
 from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.attributes import AttributeWriter, Outlets, records_of, writer_of
-from neptune_exporter.loaders.mlflow.sending import Batches, Uploads
-from neptune_exporter.loaders.mlflow.tracking import Tracking
-from neptune_exporter.loaders.runs import end_ms
+from neptune_exporter.loaders.mlflow.sending import Destination, Uploads
 from neptune_exporter.model import codes_of, normalize
-
-logger = logging.getLogger(__name__)
 
 
 class RunSink:
-    """Takes the rows of one run, by (attribute, step), into an MLflow run that was just made.
+    """Takes the rows of one run, by (attribute, step), into an MLflow run that is being made.
 
     Args:
-        tracking: the target.
-        run_id: the MLflow run.
+        destination: the MLflow run.
         run: what is loaded.
         step_multiplier: for metrics.
         start_ms: the run's start, which stands in for missing times.
         limits: of the target.
-        replaces: runs to delete once this one is complete.
-        children: forks of this run that were loaded before it.
-        folder: an empty folder on this machine, removed in the end.
+        folder: a folder on this machine, removed in the end.
         attach_all: whether every row goes into `data.parquet`.
     """
 
     def __init__(
         self,
-        tracking: Tracking,
-        run_id: str,
+        destination: Destination,
         run: RunToLoad,
         *,
         step_multiplier: int,
         start_ms: int,
         limits: Limits,
-        replaces: Sequence[str],
-        children: Sequence[str],
         folder: Path,
         attach_all: bool,
     ) -> None:
-        self._tracking, self._run_id, self._run = tracking, run_id, run
-        self._replaces, self._children, self._folder = replaces, children, folder
+        self._destination, self._run, self._folder = destination, run, folder
         self._manifest = Manifest(run_json(run), step_multiplier, start_ms)
         (folder / FOLDER).mkdir()
         paths = ArtifactPaths()
         self._records = records_of(run, paths)
         self._out = Outlets(
             run=run,
-            batches=Batches(tracking, run_id),
-            uploads=Uploads(tracking, run_id, folder / "artifacts"),
+            destination=destination,
+            uploads=Uploads(destination.upload, folder / "artifacts"),
             attachments=AttachmentsWriter(folder / FOLDER),
             paths=paths,
             folder=folder,
@@ -79,7 +66,6 @@ class RunSink:
         self._current: tuple[str, str] | None = None
         self._writer: AttributeWriter | None = None
         self._finished: set[tuple[str, str]] = set()
-        self._complete = False
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes rows. All rows of an attribute must come together, in order of their steps.
@@ -95,38 +81,23 @@ class RunSink:
             self._writer.write(rows)
 
     def commit(self) -> None:
-        """Completes the run: the marker is written last; then the runs that it replaces go."""
+        """Completes the run: the artifacts, then the rest, the marker last; then the runs that it replaces go."""
         self._finish_current()
         self._out.uploads.flush()
         self._manifest.attributes = list(self._records.values())
         digest = self._out.attachments.finish(self._manifest, self._run.extra)
-        self._tracking.upload(self._run_id, self._folder / FOLDER, FOLDER)
-        self._out.batches.tags({tags.MANIFEST: digest})
-        self._out.batches.flush()
-        for child in self._children:
-            self._tracking.set_tag(child, tags.MLFLOW_PARENT, self._run_id)
-        status = "FAILED" if self._run.info.failed else "FINISHED"
-        self._tracking.end_run(self._run_id, status, end_ms(self._run, self._manifest.start_ms))
-        self._tracking.set_tag(self._run_id, tags.LOAD, tags.COMPLETE + self._run.digest)
-        self._complete = True
-        for replaced in self._replaces:
-            self._delete(replaced)
+        self._destination.upload(self._folder / FOLDER, FOLDER)
+        self._destination.tags({tags.MANIFEST: digest})
+        self._destination.complete()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def abort(self) -> None:
-        """Deletes the MLflow run unless it is complete; where that fails, its marker still says that it is not."""
+        """Leaves nothing that looks complete."""
         try:
-            if not self._complete:
-                self._delete(self._run_id)
+            self._destination.discard()
             self._out.attachments.close()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _delete(self, run_id: str) -> None:
-        try:
-            self._tracking.delete_run(run_id)
-        except ExporterError as error:  # the next load of this run finds it and tidies up
-            logger.info("The MLflow run %s could not be deleted: %s", run_id, error.message)
 
     def _turn_to(self, name: tuple[str, str]) -> AttributeWriter:
         self._finish_current()

@@ -21,12 +21,14 @@ from neptune_exporter.model import RunRef
 PROJECT, RUN, KIND, REF = "neptune.project_id", "neptune.run_id", "neptune.kind", "neptune.ref"
 PARENT, PARENT_REF, MULTIPLIER = "neptune.fork.parent", "neptune.fork.parent_ref", "neptune.step_multiplier"
 LOAD, LOADED, MANIFEST = "neptune.load", "neptune.loaded", "neptune.manifest"
+PLACE = "neptune.place"
 STARTED, COMPLETE = "started", "complete:"
 MLFLOW_PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+USER, RUN_NAME = "mlflow.user", "mlflow.runName"
 TAG_SETS = {"sys/tags": "neptune.tags", "sys/group_tags": "neptune.group_tags"}
 
-EXPERIMENT_NAME_LENGTH = 256  # the database columns; MLflow checks neither
-RUN_NAME_LENGTH = 250
+RUN_NAME_LENGTH = 250  # the database columns; MLflow checks neither
+USER_LENGTH = 256
 TAG_LENGTH = 8000
 KEY_RULE = KeyRule(illegal=r"[^/\w.\- :]", length=250, dots_first=False)
 
@@ -34,11 +36,6 @@ KEY_RULE = KeyRule(illegal=r"[^/\w.\- :]", length=250, dots_first=False)
 def ref_digest(ref: RunRef) -> str:
     """Stands for a run in searches: no quote, no length, nothing to escape."""
     return hashlib.blake2b(f"{ref.project_id}\0{ref.run_id}\0{ref.kind}".encode(), digest_size=16).hexdigest()
-
-
-def experiment_name(project_id: str, prefix: str) -> str:
-    """The name of a project's experiment."""
-    return shortened(printable(prefix + project_id), EXPERIMENT_NAME_LENGTH)
 
 
 def run_name(run: RunToLoad, options: LoadOptions) -> str:
@@ -62,7 +59,7 @@ def creation_tags(run: RunToLoad, multiplier: int, parent_run: str | None) -> di
         "neptune.export": "partial" if run.problems else "complete",
         "neptune.problems": str(len(run.problems)) if run.problems else None,
         MULTIPLIER: str(multiplier),
-        "mlflow.user": info.owner,
+        USER: info.owner and shortened(printable(info.owner), USER_LENGTH),
         MLFLOW_PARENT: parent_run,
         LOAD: STARTED,
         LOADED: str(time.time_ns() // 1_000_000),

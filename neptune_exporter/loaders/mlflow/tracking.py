@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,8 @@ class Tracking:
         self.uri = uri
         self._shown = without_password(uri)
         _silence()
-        with self._explained():
-            uri = _with_driver(uri)
+        with self.explained():
+            uri = with_driver(uri)
             if scheme_of(uri) in _DATABASES:
                 _try_database(uri)
             from mlflow import MlflowClient
@@ -89,27 +89,38 @@ class Tracking:
 
     def experiment(self, name: str) -> Any | None:
         """The experiment of that name, deleted or not, or None."""
-        with self._explained():
+        with self.explained():
             return self._client.get_experiment_by_name(name)
+
+    def search_experiments(self, tag: str, value: str) -> Iterator[Any]:
+        """The experiments that have a tag of this value, which needs no quoting; no deleted ones."""
+        token = None
+        while True:
+            with self.explained():
+                page = self._client.search_experiments(filter_string=f"tags.`{tag}` = '{value}'", page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def create_experiment(self, name: str, location: str | None, tags: Mapping[str, str]) -> str:
         """Makes an experiment and returns its id."""
-        with self._explained():
+        with self.explained():
             return str(self._client.create_experiment(name, artifact_location=location, tags=dict(tags)))
 
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         """Sets a tag of an experiment."""
-        with self._explained():
+        with self.explained():
             self._client.set_experiment_tag(experiment_id, key, value)
 
-    def search(self, experiment_id: str, tag: str, value: str | None = None) -> Iterator[Any]:
+    def search(self, experiment_ids: Sequence[str], tag: str, value: str | None = None) -> Iterator[Any]:
         """The runs that have a tag, of any value or of one that needs no quoting."""
         condition = f"tags.`{tag}` != ''" if value is None else f"tags.`{tag}` = '{value}'"
         token = None
         while True:
-            with self._explained():
+            with self.explained():
                 page = self._client.search_runs(
-                    [experiment_id], filter_string=condition, max_results=PAGE_RUNS, page_token=token
+                    list(experiment_ids), filter_string=condition, max_results=PAGE_RUNS, page_token=token
                 )
             yield from page
             token = page.token
@@ -118,12 +129,12 @@ class Tracking:
 
     def run(self, run_id: str) -> Any:
         """A run with its parameters, tags and latest metrics."""
-        with self._explained():
+        with self.explained():
             return self._client.get_run(run_id)
 
     def create_run(self, experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> str:
         """Makes a run and returns its id. A start of 0 would become now."""
-        with self._explained():
+        with self.explained():
             run = self._client.create_run(experiment_id, start_time=start_ms or 1, tags=dict(tags), run_name=name)
             return str(run.info.run_id)
 
@@ -131,7 +142,7 @@ class Tracking:
         """Sends metrics, parameters and tags, in as few calls as MLflow's limits allow."""
         from mlflow.entities import Param, RunTag
 
-        with self._explained():
+        with self.explained():
             self._client.log_batch(
                 run_id,
                 metrics=metrics,
@@ -142,17 +153,27 @@ class Tracking:
 
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """Sets a tag of a run."""
-        with self._explained():
+        with self.explained():
             self._client.set_tag(run_id, key, value, synchronous=True)
 
     def end_run(self, run_id: str, status: str, end_ms: int) -> None:
         """Sets the status and the end time of a run."""
-        with self._explained():
+        with self.explained():
             self._client.set_terminated(run_id, status, end_time=end_ms or 1)
+
+    def reopen_run(self, run_id: str) -> None:
+        """Sets the status of a run that goes on."""
+        with self.explained():
+            self._client.update_run(run_id, status="RUNNING")
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Removes a tag of a run."""
+        with self.explained():
+            self._client.delete_tag(run_id, key)
 
     def delete_run(self, run_id: str) -> None:
         """Deletes a run, as the user interface does: `mlflow gc` removes it for good."""
-        with self._explained():
+        with self.explained():
             self._client.delete_run(run_id)
 
     def points(self, run_id: str, key: str) -> Iterator[Sequence[Any]]:
@@ -160,7 +181,7 @@ class Tracking:
         store = self._client._tracking_client.store  # noqa: SLF001 - the client's own method keeps all pages in memory
         token = None
         while True:
-            with self._explained():
+            with self.explained():
                 page = store.get_metric_history(run_id, key, max_results=PAGE_POINTS, page_token=token)
             yield page
             token = page.token
@@ -169,23 +190,32 @@ class Tracking:
 
     def upload(self, run_id: str, folder: Path, into: str | None = None) -> None:
         """Uploads what is in a folder as artifacts."""
-        with self._explained():
+        with self.explained():
             self._client.log_artifacts(run_id, str(folder), into)
+
+    def upload_file(self, run_id: str, file: Path, into: str) -> None:
+        """Uploads one file into a folder of the artifacts, in place of one of that name."""
+        with self.explained():
+            self._client.log_artifact(run_id, str(file), into or None)
 
     def download(self, run_id: str, artifact: str, folder: Path) -> Path | None:
         """Fetches one artifact into a folder; None if the run does not have it."""
+        return self.fetched(lambda: self._client.download_artifacts(run_id, artifact, str(folder)))
+
+    def fetched(self, fetch: Callable[[], str]) -> Path | None:
+        """What `fetch` fetches; None if it is not there."""
         from mlflow.exceptions import MlflowException
 
-        with self._explained():
+        with self.explained():
             try:
-                return Path(self._client.download_artifacts(run_id, artifact, str(folder)))
+                return Path(fetch())
             except (MlflowException, OSError) as error:
                 if _is_refusal(error) or not _is_missing(error):
                     raise
                 return None
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
         """Turns the errors of MLflow, SQLAlchemy and requests into ours."""
         try:
             yield
@@ -260,7 +290,7 @@ def _few_retries() -> Iterator[None]:
         os.environ[_RETRIES] = usual
 
 
-def _with_driver(uri: str) -> str:
+def with_driver(uri: str) -> str:
     """`postgresql://` means one driver to SQLAlchemy 2.0 and another from 2.1 on: name the one that is installed."""
     if uri.startswith("postgresql://"):
         for driver in ("psycopg2", "psycopg"):
