@@ -27,6 +27,9 @@ COMMANDS = {
     "load": ("neptune_exporter.cli.load:load", "Bring a staging area into MLflow or another tracker."),
     "summary": ("neptune_exporter.cli.report:summary", "Show what a staging area holds."),
     "verify": ("neptune_exporter.cli.report:verify", "Prove that nothing was lost."),
+    "run": ("neptune_exporter.cli.run:run", "Run a training script with dual logging."),
+    "replay": ("neptune_exporter.cli.run:replay", "Feed a target with what dual logging has left over."),
+    "doctor": ("neptune_exporter.cli.doctor:doctor", "Say what dual logging finds, and what it lacks."),
     "demo": ("neptune_exporter.cli.demo:demo", "Try everything on a small example."),
 }
 

@@ -37,6 +37,17 @@ def obstacle(settings: Settings) -> str | None:
     return None
 
 
+def _environment() -> dict[str, str]:
+    """Ours, without what switches dual logging on in the processes that a script starts."""
+    environment = dict(os.environ)
+    startup = str(Path(__file__).with_name("startup"))
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != startup]
+    environment.pop("PYTHONPATH", None)
+    if paths:
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
 class Worker:
     """The process that feeds one run.
 
@@ -62,7 +73,6 @@ class Worker:
         ]
         (self._folder / "targets").mkdir(parents=True, exist_ok=True)
         log = self._folder / "targets" / "worker.log"
-        # The script's own start-up hooks and hash seeds are its own; stdin is nobody's.
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 command,
@@ -70,6 +80,7 @@ class Worker:
                 stdout=output,
                 stderr=output,
                 close_fds=True,
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C in the terminal ends the script, and the script's end ends this
             )
 

@@ -74,8 +74,7 @@ def _feed_patiently(folder: Path, target: str, parent: Parent) -> int:
     while True:
         try:
             done = feed(folder, target, wait=True, stop=lambda: parent.time_is_up)
-            return 0 if done.state == "done" else EXIT_LEFT_OVER
-        except Exception as error:  # noqa: BLE001 - recorded, and tried again
+        except Exception as error:
             refused = bool(getattr(error, "fatal", False)) or getattr(error, "exit_code", 1) == 2
             logger.warning("%s", explain(error), exc_info=not hasattr(error, "hint"))
             progress = Progress.load(folder, target)
@@ -84,6 +83,8 @@ def _feed_patiently(folder: Path, target: str, parent: Parent) -> int:
                 progress.save(folder, target)
             if refused or parent.gone:
                 return EXIT_LEFT_OVER
+        else:
+            return 0 if done.state == "done" else EXIT_LEFT_OVER
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
