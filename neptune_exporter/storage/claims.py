@@ -89,7 +89,7 @@ def living_holder(path: Path) -> dict[str, Any] | None:
         age = time.time() - path.stat().st_mtime
     except OSError:
         return None
-    if not holder:
+    if "host" not in holder:
         return None
     if holder.get("host") != socket.gethostname():
         return holder if age < DEAD_SECONDS else None

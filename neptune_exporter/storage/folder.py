@@ -66,14 +66,14 @@ class ProjectFolder:
                 run = self._proven(run_stem)
             except StagingError as error:
                 failed(error)
-                proven.add(run_stem)
+                proven.add(names.digest_of(run_stem))
                 continue
             if run is not None:
-                proven.add(run_stem)
+                proven.add(names.digest_of(run_stem))
                 yield run
         foreign = self._foreign_stems()
         for run_stem, parts in self.loose_parts().items():
-            if run_stem not in proven and (foreign is None or run_stem in foreign):
+            if names.digest_of(run_stem) not in proven and (foreign is None or run_stem in foreign):
                 try:
                     yield self._unproven(run_stem, parts)
                 except StagingError as error:
@@ -86,23 +86,24 @@ class ProjectFolder:
             run_id: the run.
             claimed: whether the caller holds the run's claim.
         """
-        run_stem = names.stem(run_id)
-        run = self._proven(run_stem, claimed=claimed)
+        run = self._proven(names.stem(run_id), claimed=claimed)
         if run is not None:
             return run
-        foreign = self._foreign_stems()
-        if foreign is not None and run_stem not in foreign:
+        foreign, digest = self._foreign_stems(), names.digest(run_id)
+        if foreign is not None and not any(names.digest_of(run_stem) == digest for run_stem in foreign):
             return None
-        parts = self.parts_of(run_stem)
-        return self._unproven(run_stem, parts) if parts and names.parse_part(parts[0]) == (run_stem, 0) else None
+        for run_stem, parts in self.loose_parts(f"-{digest}_part_").items():
+            if foreign is None or run_stem in foreign:
+                return self._unproven(run_stem, parts)
+        return None
 
     def strays(self) -> list[str]:
         """Stems of runs that another tool has added to our area since: they have parts but no manifest."""
         if not self.ours:
             return []
         found = self.loose_parts()  # before the manifests: a run that is committed meanwhile is none of them
-        known = {*self._manifest_stems(), *(self._foreign_stems() or ())}
-        return sorted(found.keys() - known)
+        known = set(map(names.digest_of, [*self._manifest_stems(), *(self._foreign_stems() or ())]))
+        return sorted(run_stem for run_stem in found if names.digest_of(run_stem) not in known)
 
     def stray(self, run_stem: str) -> StagedRun:
         """One of the `strays`."""
@@ -112,37 +113,38 @@ class ProjectFolder:
         """What should be a run and is none any more, or not yet: why, by run stem."""
         found, foreign = self._parts_by_run(), self._foreign_stems() or set()
         indexes = {n.removesuffix(".parquet") for n in _listed(self.data / MANIFESTS) if n.endswith(".parquet")}
-        manifests = set(self._manifest_stems())  # last: a run that is committed meanwhile is not lost
+        manifests = set(map(names.digest_of, self._manifest_stems()))  # last: what is committed meanwhile is not lost
         reasons = {
             run_stem: f"It has {len(parts)} parts, but not the first one: its export was not finished, or it was lost."
             for run_stem, parts in found.items()
-            if run_stem not in manifests and parts[0][0] != 0
+            if names.digest_of(run_stem) not in manifests and parts[0][0] != 0
         }
-        for run_stem in sorted(foreign - manifests - found.keys()):
-            reasons[run_stem] = "It was here when this area was taken over, and all its parts are gone."
-        for run_stem in sorted(indexes - manifests):
-            reasons[run_stem] = "Its manifest is gone; only its index is left."
+        for run_stem in sorted(foreign - found.keys()):
+            if names.digest_of(run_stem) not in manifests:
+                reasons[run_stem] = "It was here when this area was taken over, and all its parts are gone."
+        for run_stem in sorted(indexes):
+            if names.digest_of(run_stem) not in manifests:
+                reasons[run_stem] = "Its manifest is gone; only its index is left."
         return reasons
 
-    def loose_parts(self) -> dict[str, list[str]]:
-        """The parts that lie here by run stem, in order, of runs whose first part is there."""
-        found = self._parts_by_run().items()
-        return {run_stem: [name for _, name in parts] for run_stem, parts in found if parts[0][0] == 0}
+    def loose_parts(self, containing: str = "") -> dict[str, list[str]]:
+        """The parts that lie here by run stem, in order, of runs whose first part is there.
 
-    def parts_of(self, run_stem: str) -> list[str]:
-        """The parts of one run that lie here, in order, whether it counts or not."""
-        found = (names.parse_part(name) for name in _listed(self.data) if name.startswith(run_stem))
-        return [names.part_name(run_stem, part[1]) for part in sorted(p for p in found if p and p[0] == run_stem)]
+        Args:
+            containing: leaves out files without this text in their name.
+        """
+        found = self._parts_by_run(containing).items()
+        return {run_stem: [name for _, name in parts] for run_stem, parts in found if parts[0][0] == 0}
 
     def files_of(self, run_stem: str) -> list[str]:
         """The files that lie in a run's own folder, relative to the project's files folder."""
         own = self.files / self.run_folder(run_stem)
         return sorted(path.relative_to(self.files).as_posix() for path in own.rglob("*") if path.is_file())
 
-    def _parts_by_run(self) -> dict[str, list[tuple[int, str]]]:
+    def _parts_by_run(self, containing: str = "") -> dict[str, list[tuple[int, str]]]:
         found: dict[str, list[tuple[int, str]]] = {}
         for name in _listed(self.data):
-            parsed = names.parse_part(name)
+            parsed = names.parse_part(name) if containing in name else None
             if parsed:
                 found.setdefault(parsed[0], []).append((parsed[1], name))
         return {run_stem: sorted(parts) for run_stem, parts in sorted(found.items())}

@@ -37,6 +37,11 @@ def stem(name: str) -> str:
     return f"{cut(readable, STEM_BYTES - 17)}-{digest(name)}"
 
 
+def digest_of(run_stem: str) -> str:
+    """The digest in a stem. It alone says whose stem it is: another tool may spell the readable half otherwise."""
+    return run_stem[-16:]
+
+
 def cut(text: str, limit: int) -> str:
     """The longest beginning of the text that has at most so many bytes in UTF-8."""
     return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")

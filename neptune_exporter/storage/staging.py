@@ -34,10 +34,18 @@ class Staging:
 
     def folder(self, project_id: str, kind: Kind = "run") -> ProjectFolder:
         """The folder of a project, whether it exists or not."""
-        project = names.stem(project_id)
+        project = self._folder_name(project_id)
         data = self.data_path / project
         below = KIND_FOLDERS[kind]
         return ProjectFolder(project_id, kind, data / below if below else data, self.files_path / project)
+
+    def _folder_name(self, project_id: str) -> str:
+        """The name of a project's folder; of another tool's, if it spells the readable half otherwise."""
+        project = names.stem(project_id)
+        if not (self.data_path / project).exists() and self.data_path.is_dir():
+            ending = f"-{names.digest(project_id)}"
+            return next((p.name for p in sorted(self.data_path.iterdir()) if p.name.endswith(ending)), project)
+        return project
 
     def projects(self, kind: Kind = "run", failed: Failed = raised) -> list[ProjectFolder]:
         """All projects, by name.

@@ -316,11 +316,13 @@ class RunWriter:
         """What lies here of the old generation and is not named by the new one."""
         files = {file.path for file in manifest.files}
         numbered = (names.part_name(self._stem, number) for number in count(len(manifest.parts)))
-        beyond = takewhile(lambda name: (self._folder.data / name).exists(), numbered)
+        beyond = set(takewhile(lambda name: (self._folder.data / name).exists(), numbered))
+        if self._base is not None:  # whose parts another tool may have named otherwise
+            beyond |= set(self._base.part_names()) - {part.path for part in manifest.parts}
         beside = [] if manifest.extra else [f"{MANIFESTS}/{self._stem}.extra.jsonl"]
         old_files = self._base.owned_file_paths() if self._base is not None else self._orphans
         return {
-            "data": [*beyond, *beside],
+            "data": [*sorted(beyond), *beside],
             "files": [path for path in old_files if path not in files],
         }
 

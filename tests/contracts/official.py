@@ -20,10 +20,12 @@ from truth import Row
 from contracts.rows import OFFICIAL, batch_of
 from neptune_exporter.model import RunRef
 
+LETTERS = r"\w"
+
 
 def official_name(text: str) -> str:
     """How the official exporter names a project or run on disk."""
-    return f"{re.sub(r'[^a-zA-Z0-9_-]', '_', text)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return f"{re.sub(f'[^{LETTERS}-]', '_', text)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def write_official(
