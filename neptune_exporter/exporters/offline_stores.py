@@ -23,6 +23,7 @@ from neptune_exporter.exporters.offline import OfflineOptions
 from neptune_exporter.exporters.offline_legacy import find as legacy
 from neptune_exporter.exporters.offline_scale import find as scale
 from neptune_exporter.exporters.offline_scale.attachments import parse_path_map
+from neptune_exporter.exporters.offline_spool import legacy as spool_legacy
 from neptune_exporter.exporters.offline_spool import run as spool_runs
 from neptune_exporter.exporters.offline_spool import segment as spool
 from neptune_exporter.mirror.spool import SUFFIX
@@ -48,7 +49,7 @@ class _Found:
         unreadable: what should be a store, but does not say whose.
     """
 
-    runs: dict[RunRef, scale.ScaleRun | spool_runs.SpoolRun] = field(default_factory=dict)
+    runs: dict[RunRef, scale.ScaleRun | spool_runs.SpoolRun | spool_legacy.LegacySpoolRun] = field(default_factory=dict)
     legacy: dict[str, legacy.LegacyRun] = field(default_factory=dict)
     unreadable: list[SourceError] = field(default_factory=list)
 
@@ -180,6 +181,7 @@ class OfflineExporter:
         for run in spool_runs.group_runs(segments):
             logs = found.runs.get(run.ref)  # the client's own log of the same run
             found.runs[run.ref] = replace(run, logs=logs.stores) if isinstance(logs, scale.ScaleRun) else run
+        found.runs |= {run.ref: run for run in spool_legacy.group_legacy_runs(segments)}
         found.legacy = {run.container: run for run in legacy.group_runs(folders, self._run_ids)}
         if not found.runs and not found.legacy:
             raise _nothing(self._roots, found.unreadable)

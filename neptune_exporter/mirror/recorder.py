@@ -28,7 +28,7 @@ QUEUE_BYTES = 64 * 2**20
 _DRAIN_SECONDS = 0.05
 _TICK_SECONDS = 1.0
 
-Payload = bytes | FileToKeep
+Payload = bytes | FileToKeep | Callable[[], bytes]
 Entry = tuple[int, Payload]
 
 
@@ -188,8 +188,7 @@ class Recorder:
         records = []
         for item in items:
             for kind, payload in item.entries:
-                blob = payload if isinstance(payload, bytes) else keep(payload, segment)
-                records.append(spool.record(kind, item.time, blob))
+                records.append(spool.record(kind, item.time, _blob(payload, segment)))
         segment.write(b"".join(records))
 
     def _close(self, log: RunLog) -> None:
@@ -232,3 +231,9 @@ class Recorder:
         if message not in self._warned:
             self._warned.add(message)
             logger.warning("%s", message)
+
+
+def _blob(payload: Payload, segment: SegmentWriter) -> bytes:
+    if isinstance(payload, bytes):
+        return payload
+    return keep(payload, segment) if isinstance(payload, FileToKeep) else payload()

@@ -17,7 +17,8 @@ import pyarrow as pa
 from neptune_exporter.errors import DamagedDataError, Problem
 from neptune_exporter.exporters.exporter import LiveStatus
 from neptune_exporter.exporters.offline_scale.run import RunReader
-from neptune_exporter.exporters.offline_spool.run import info_of
+from neptune_exporter.exporters.offline_spool.legacy import LegacyPartReader, legacy_info
+from neptune_exporter.exporters.offline_spool.run import LEGACY_CLIENT, info_of
 from neptune_exporter.exporters.offline_spool.segment import SegmentPart, is_alive
 from neptune_exporter.mirror import spool
 from neptune_exporter.model import OutsideValue, RunInfo, RunRef
@@ -121,10 +122,17 @@ class SpoolFollower:
         paths = spool.segments(folder)
         header = next(filter(None, map(spool.read_header, paths)))
         ref = RunRef(header.project, header.run_id)
-        self.info: RunInfo = info_of(ref, paths)
-        self.files = LiveFiles(work)
+        of_legacy = header.client == LEGACY_CLIENT
+        self.info: RunInfo = legacy_info(ref, paths) if of_legacy else info_of(ref, paths)
+        kept, logs = work / "files", work / "logs"
+        kept.mkdir()
+        logs.mkdir()
+        self.files = LiveFiles(kept)
         self._folder, self._delivered = folder, dict(delivered)
         self._reader = RunReader(ref, EVERYTHING, self.files, _Findings(), (), include_previews=False)
+        self._legacy = (
+            LegacyPartReader(ref, header.container, EVERYTHING, self.files, _Findings(), logs) if of_legacy else None
+        )
         self._offsets: dict[str, int] = {}
         self._sent: dict[str, Any] = {}
         self._closed: dict[str, str] = {}
@@ -140,7 +148,7 @@ class SpoolFollower:
                 if part.end == offset:
                     break
                 self.files.skipping = again
-                rows = [*self._reader.read(part), *self._reader.held_back(), *self._changed_values()]
+                rows = list(self._rows(path, part))
                 self._offsets[path.name] = part.end
                 if part.closed is not None:
                     self._closed[path.name] = str(part.closed.get("status", "finished"))
@@ -159,6 +167,14 @@ class SpoolFollower:
             else:
                 found.append("killed")
         return next((status for status in ("failed", "killed") if status in found), "finished")
+
+    def _rows(self, path: Path, part: SegmentPart) -> Iterator[pa.RecordBatch]:
+        if self._legacy is not None:
+            yield from self._legacy.read_part(path, part.records())
+            return
+        yield from self._reader.read(part)
+        yield from self._reader.held_back()
+        yield from self._changed_values()
 
     def _changed_values(self) -> Iterator[pa.RecordBatch]:
         changed = {}

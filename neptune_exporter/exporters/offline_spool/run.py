@@ -28,6 +28,7 @@ from neptune_exporter.model import RunInfo, RunRef, utc
 from neptune_exporter.selection import Selection
 
 FORMAT = "neptune-exporter-spool"
+LEGACY_CLIENT = "neptune"
 _BYTES_PER_POINT = 25
 
 
@@ -67,7 +68,7 @@ class SpoolRun:
         reader = RunReader(self.ref, selection, files, findings, pairs, include_previews=include_previews)
         for segment in self.segments:
             yield from reader.read(_Whole(segment))
-            _report(segment, findings)
+            report(segment, findings)
         with ExitStack() as stack:
             seen = _digests(self.segments) if self.logs else np.empty(0, np.uint64)
             for log in self.logs:
@@ -102,11 +103,14 @@ def group_runs(segments: Sequence[Segment]) -> list[SpoolRun]:
     """The runs that segments of neptune-scale belong to, sorted by name."""
     by_ref: dict[RunRef, list[Segment]] = {}
     for segment in segments:
+        if segment.header.client == LEGACY_CLIENT:
+            continue
         by_ref.setdefault(RunRef(segment.header.project, segment.header.run_id), []).append(segment)
     return [SpoolRun(ref, tuple(sorted(by_ref[ref], key=lambda s: (s.first, s.path.name)))) for ref in sorted(by_ref)]
 
 
-def _report(segment: Segment, findings: Findings) -> None:
+def report(segment: Segment, findings: Findings) -> None:
+    """What a segment must have held and does not."""
     if segment.calls:
         message = f"{segment.calls:,} calls came faster than they could be written to {segment.path} and are not there."
         findings.problem(Problem(message, count=segment.calls))
