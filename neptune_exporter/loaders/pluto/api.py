@@ -81,7 +81,7 @@ class Pluto:
     def __init__(self, options: PlutoOptions) -> None:
         app, api, ingest = addresses(options)
         self._client = Client(app, api, ingest, options.pluto_api_key.strip())
-        self._client.post("/api/slug", attempts=3)
+        self._client.post("/api/slug", attempts=5)
 
     def close(self) -> None:
         """Closes the connections."""
