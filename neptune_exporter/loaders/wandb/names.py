@@ -3,8 +3,9 @@
 """The names of things in W&B: projects, run ids, keys, artifacts, tags.
 
 W&B takes nearly every character in a key, so names stay as they are. Only what W&B keeps for itself (names that begin
-with `_`), what this loader does, control characters, and one path with two types are changed, injectively: what
-has changed ends in a hash of the original, and a name that looks so by nature is changed too.
+with `_`), what its client strips (a `-` at the beginning), what this loader keeps, control characters, and one path
+with two types are changed, injectively: what has changed ends in a hash of the original, and a name that looks so by
+nature is changed too.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _is_native(path: str, reserved: Collection[str]) -> bool:
 
 def _readable(path: str) -> str:
     text = re.sub(_KEY_RULE.illegal, "_", path)[: _KEY_RULE.length]
-    return f"neptune{text}" if text.startswith("_") else text
+    return f"neptune{text}" if not text or text.startswith(("_", "-")) else text
 
 
 def _clean(text: str) -> str:

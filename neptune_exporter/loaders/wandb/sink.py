@@ -22,7 +22,7 @@ from neptune_exporter.loaders.wandb.histograms import histogram_texts
 from neptune_exporter.loaders.wandb.history import RowBuilder, Rows, code_table, exact, points_of
 from neptune_exporter.loaders.wandb.records import json_texts
 from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail, runtime_seconds, summary_texts
-from neptune_exporter.model import VALUE_COLUMN, codes_of, normalize, series_of
+from neptune_exporter.model import VALUE_COLUMN, Series, codes_of, normalize, series_of
 
 METRIC_TYPES = ("float_series", "histogram_series")
 FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
@@ -106,19 +106,12 @@ class RunSink:
         table = code_table(batch, self._codes)
         codes = table[codes_of(batch.column("attribute_path")), codes_of(batch.column("attribute_type"))]
         metric = codes >= 0
-        if metric.all():
+        if not metric.all():
+            for series in series_of(batch.filter(pa.array(~metric))):  # first: the notes and tags are among them
+                self._add_series(series)
+            batch = batch.filter(pa.array(metric))
+        if batch.num_rows:
             self._add_points(batch, table)
-            return
-        if metric.any():
-            self._add_points(batch.filter(pa.array(metric)), table)
-        for series in series_of(batch.filter(pa.array(~metric))):
-            record = self._record((series.path, series.type))
-            record.rows += series.rows.num_rows
-            if record.place == "parameter":
-                self._add_single(record, series.rows)
-                continue
-            self._artifact.attachments.add_rows(record, series.rows)
-            (self._artifact.add_files if record.type in FILE_TYPES else self._artifact.add_texts)(record, series)
 
     def commit(self) -> None:
         """Completes the run; the marker is written last."""
@@ -166,6 +159,18 @@ class RunSink:
     def _single(self, path: str, attribute_type: str) -> Any:
         row = self._singles.get((path, attribute_type))
         return None if row is None else row.column(VALUE_COLUMN[attribute_type])[0].as_py()
+
+    def _add_series(self, series: Series) -> None:
+        record = self._record((series.path, series.type))
+        record.rows += series.rows.num_rows
+        if record.place == "parameter":
+            self._add_single(record, series.rows)
+            return
+        self._artifact.attachments.add_rows(record, series.rows)
+        if record.type in FILE_TYPES:
+            self._artifact.add_files(record, series)
+        else:
+            self._artifact.add_texts(record, series)
 
     # --- metrics
 
