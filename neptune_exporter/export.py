@@ -111,7 +111,7 @@ def export(
             for run in _listed(exporter, selection, report)
         ]
         if dry_run:
-            report.outcomes += [planned(exporter, staging, task) for task in tasks]
+            report.outcomes += [attempt(task.run.info.ref, partial(planned, exporter, staging, task)) for task in tasks]
             return report
         runs, rows = progress.counter("runs", "runs"), progress.counter("points", "points", scale=True)
         runs.start(len(tasks))

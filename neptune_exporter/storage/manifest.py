@@ -242,6 +242,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except ValueError as error:
-        raise DamagedDataError(f"{path} is damaged: {error}.", "Restore it, or export again.") from error
+        raise DamagedDataError(
+            f"{path} is damaged: {error}.", "Restore it from a backup, or export again with --overwrite."
+        ) from error
     except OSError as error:
         raise StagingError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from error
