@@ -17,7 +17,9 @@ from servers.http import Fault
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 
-MOMENTS = [1, 3, 8, 14, 21, 33]  # of about 45 requests
+# At which of about 45 requests.
+MOMENTS = [(signal.SIGKILL, moment) for moment in (1, 3, 8, 14, 21, 33)]
+MOMENTS += [(signal.SIGINT, 1), (signal.SIGINT, 14), (signal.SIGTERM, 3), (signal.SIGTERM, 21)]
 
 
 def fill(server) -> dict[str, list]:
@@ -54,8 +56,7 @@ def begin(home: Home, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(("number", "moment"), MOMENTS)
 def test_an_export_goes_on_where_it_was_interrupted(tmp_path, number, moment):
     home = Home(tmp_path)
     with serving() as server:

@@ -97,8 +97,6 @@ class Neptune3Server:
             "POST /api/client/v1/ingest/check": self._check,
         }
 
-    # --- for tests
-
     def __enter__(self) -> Self:
         self.http.start()
         return self
@@ -132,27 +130,26 @@ class Neptune3Server:
         """The access tokens given so far are refused; the API token is not."""
         self._access.clear()
 
-    # --- requests
-
     def _handle(self, request: Request) -> Reply:
         if request.path.startswith("/storage/"):
             return self.blobs.serve(request)
+        if len(request.body) < int(request.headers.get("content-length", 0)):  # its client died while it sent this
+            return Reply(b"", 400)
         route = self._routes.get(f"{request.method} {request.path}")
         if route is None:
             return Reply.json({"message": f"no such endpoint: {request.method} {request.path}"}, 404)
         open_to_all = route in (self._token, self._config, self._openid, self._refresh)
-        if not open_to_all and request.headers.get("authorization", "").removeprefix("Bearer ") not in self._access:
-            return Reply.json({"message": "unauthorized"}, 401)
-        if not open_to_all and self._revoked:
+        session = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not open_to_all and (self._revoked or session not in self._access):
             return Reply.json({"message": "unauthorized"}, 401)
         with self.store.lock:
             try:
                 return route(request)
-            except HttpError:
-                raise
             except Exception as error:
-                self.errors.append(error)
-                raise HttpError(Reply.json({"message": f"{type(error).__name__}: {error}"}, 500)) from error
+                if not isinstance(error, HttpError):
+                    self.errors.append(error)
+                    raise HttpError(Reply.json({"message": repr(error)}, 500)) from error
+                raise
 
     def _new_tokens(self) -> tuple[str, str]:
         claims = {
@@ -182,8 +179,8 @@ class Neptune3Server:
         return Reply.json({"apiUrl": self.url, "applicationUrl": self.url, "pyLibVersions": {}, "security": security})
 
     def _openid(self, request: Request) -> Reply:
-        base = f"{self.url}/auth/protocol/openid-connect"
-        return Reply.json({"authorization_endpoint": f"{base}/auth", "token_endpoint": f"{base}/token"})
+        url = f"{self.url}/auth/protocol/openid-connect/token"
+        return Reply.json({"authorization_endpoint": url, "token_endpoint": url})
 
     def _projects(self, request: Request) -> Reply:
         pairs = [name.split("/", 1) for name in sorted(set(self.store.projects) - self.store.forbidden)]
