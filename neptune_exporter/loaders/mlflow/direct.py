@@ -99,7 +99,11 @@ class DirectRun:
             deleted=[old.id for old in new.replaces],
             forks=[fork.id for fork in new.forks],
         )
-        self._database.write(rows, self._spool.read)
+        try:
+            self._database.write(rows, self._spool.read)
+        except TargetError:
+            if not self._is_there(marker):
+                raise
         self._spool.close()
         self._known.add(new.known_as(run_id, marker))
         for old in new.replaces:
@@ -108,6 +112,14 @@ class DirectRun:
     def discard(self) -> None:
         """There is nothing but artifacts that no run points at; the next attempt overwrites them."""
         self._spool.close()
+
+    def _is_there(self, marker: str) -> bool:
+        """Whether the run is complete all the same: the answer was lost, or another command was faster."""
+        try:
+            held = self._database.run(self.run_id)
+        except TargetError:
+            return False
+        return held is not None and held.active and held.tags.get(tags.LOAD) == marker
 
     def _row(self) -> dict[str, Any]:
         """As MLflow's own store makes it."""

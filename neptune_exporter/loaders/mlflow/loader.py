@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from neptune_exporter.errors import TargetError, UsageError
 from neptune_exporter.loaders.loader import Limits, LiveTarget, LoadOptions, RunToLoad, TargetProject, TargetRun
@@ -50,6 +51,7 @@ class MLflowLoader:
         self._scheme = scheme_of(self._uri)
         self._direct_uri = _direct_uri(options, self._scheme)
         self._known: dict[str, KnownRuns] = {}
+        self._held: set[str] = set()  # experiments that the database beside a server was seen to hold
         in_a_file = "sqlite" in (self._scheme, self._direct_uri.partition(":")[0])
         self.limits = Limits(
             integer_steps=frozenset({"float_series"}),
@@ -179,15 +181,29 @@ class MLflowLoader:
         return self._known[project_id]
 
     def _found(self, project_id: str, ref: RunRef | None = None) -> list[KnownRun]:
-        experiments = [str(e.experiment_id) for e in self._experiments.of_project(project_id)]
+        database = self._database
+        experiments = [self._checked(experiment) for experiment in self._experiments.of_project(project_id)]
         if not experiments:
             return []
         digest = None if ref is None else tags.ref_digest(ref)
-        if self._database is not None:
-            return list(self._database.known_runs(experiments, digest))
+        if database is not None:
+            return list(database.known_runs(experiments, digest))
         key, value = (tags.LOAD, None) if digest is None else (tags.REF, digest)
         found = (KnownRun.of_tags(r.info.run_id, r.data.tags) for r in self._tracking.search(experiments, key, value))
         return [run for run in found if run is not None]
+
+    def _checked(self, experiment: Any) -> str:
+        """The id of an experiment. Raises `TargetError` if the database beside a server does not hold it."""
+        found = str(experiment.experiment_id)
+        if self._options.mlflow_backend_store_uri and self._database is not None and found not in self._held:
+            if not self._database.holds(found, experiment.name):
+                raise TargetError(
+                    f"{without_password(self._direct_uri)} is not the database of the MLflow server at "
+                    f"{without_password(self._uri)}: it does not hold experiment {experiment.name!r}.",
+                    "Give --mlflow-backend-store-uri as the server was started with, or leave it out.",
+                )
+            self._held.add(found)
+        return found
 
     def _new_run(self, run: RunToLoad, step_multiplier: int, known: KnownRuns) -> NewRun:
         info = run.info
@@ -196,7 +212,7 @@ class MLflowLoader:
         return NewRun(
             ref=info.ref,
             digest=run.digest,
-            experiment_id=str(experiment.experiment_id),
+            experiment_id=self._checked(experiment),
             artifact_root=experiment.artifact_location,
             name=tags.run_name(run, self._load),
             start_ms=began,
