@@ -236,11 +236,12 @@ with tempfile.TemporaryDirectory() as folder:
     for batch in external.batches():
         total += batch.num_rows
     assert total == rows
-import resource
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss: a child starts with that of the process that started it.
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("order", ORDERS)
 def test_memory_does_not_grow_with_the_run(order):
     """Two and a half times the rows take hardly more memory: a chunk, not the run, is what must fit."""
@@ -253,4 +254,4 @@ def test_memory_does_not_grow_with_the_run(order):
 
     small, large = peak(2_000_000), peak(5_000_000)
     assert large - small < 60_000  # kB; the rows that were added are 150 MB
-    assert large < 700_000
+    assert large < 500_000
