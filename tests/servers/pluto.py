@@ -38,12 +38,21 @@ class PlutoServer:
         keeps_all: see `Store`.
         signs_types: whether an upload must have the content type that its address was signed for.
         lists_configs: whether the list of runs has their configs; without, an older server.
+        records: whether every request is kept, in `requests`.
     """
 
     def __init__(
-        self, *, strict: bool = True, keeps_all: bool = False, signs_types: bool = True, lists_configs: bool = True
+        self,
+        *,
+        strict: bool = True,
+        keeps_all: bool = False,
+        signs_types: bool = True,
+        lists_configs: bool = True,
+        records: bool = False,
     ) -> None:
+        self.records = records
         self.store = Store(strict=strict, keeps_all=keeps_all)
+        self.requests: list[Request] = []
         self._signs_types, self._lists_configs = signs_types, lists_configs
         self.http = HttpServer(self._handle)
         self._posts: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -90,6 +99,8 @@ class PlutoServer:
     # --- requests
 
     def _handle(self, request: Request) -> Reply:
+        if self.records:
+            self.requests.append(request)
         try:
             if request.path.startswith("/s3/"):
                 return self._object(request)
