@@ -34,6 +34,7 @@ class MemoryRun:
         refused: attributes that cannot be fetched now, with the problem that is reported of them.
         failure: raised after the first batch.
         lineage: two states of different lineage are `apart`.
+        endless: gives its rows again and again.
     """
 
     info: RunInfo
@@ -45,6 +46,7 @@ class MemoryRun:
     outside: list[OutsideValue] = field(default_factory=list)
     empty: list[tuple[str, str]] = field(default_factory=list)
     failure: BaseException | None = None
+    endless: bool = False
 
     @property
     def ref(self) -> RunRef:
@@ -115,6 +117,8 @@ class MemoryExporter:
             yield batch_of(here.ref, rows[start : start + self.world.batch_rows], files)
             if here.failure is not None:
                 raise here.failure
+        while here.endless:
+            yield batch_of(here.ref, rows, files)
 
     def compare(self, recorded: Mapping[str, Any], current: Mapping[str, Any]) -> Literal["same", "newer", "apart"]:
         if recorded["lineage"] != current["lineage"]:
