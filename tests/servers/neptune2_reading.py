@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
 from typing import Any
@@ -164,17 +165,12 @@ class Reading:
         limit, offset = int(request.one("limit")), int(request.one("offset"))
         if limit > self.page:
             raise failure(400, "BAD_REQUEST", f"limit must not exceed {self.page}")
-        shown = points[offset : offset + limit]
         cut = int(request.one("maxSingleValueLength", str(self.value_length))) if self.value_length else None
-        values = [
-            {
-                "timestampMillis": time,
-                "step": step,
-                "value": wire_float(value) if isinstance(value, float) else value[:cut],
-            }
-            for step, time, value in shown
-        ]
-        return Reply.json({"totalItemCount": len(points), "values": values})
+        pages = self.attribute(request).pages
+        key = (len(points), offset, limit, cut)
+        if key not in pages:
+            pages[key] = _page(points, offset, limit, cut)
+        return Reply(pages[key], headers={"Content-Type": "application/json"})
 
     def _points(self, request: Request, kind: str) -> list[Any]:
         attribute = self.attribute(request)
@@ -242,6 +238,14 @@ class Reading:
         if files is None:
             raise failure(404, "ARTIFACT_NOT_FOUND")
         return Reply.json({"files": files})
+
+
+def _page(points: list[Any], offset: int, limit: int, cut: int | None) -> bytes:
+    values = [
+        {"timestampMillis": time, "step": step, "value": wire_float(value) if isinstance(value, float) else value[:cut]}
+        for step, time, value in points[offset : offset + limit]
+    ]
+    return json.dumps({"totalItemCount": len(points), "values": values}).encode()
 
 
 def experiment_dto(container: Container) -> dict[str, Any]:

@@ -38,11 +38,13 @@ class Attribute:
         type: as on the wire.
         value: of a series, its points; of a file, (content, extension); of a file set, content by name.
         config: minimum, maximum and unit of a float series.
+        pages: replies that were made of a series of so many points, by what was asked.
     """
 
     type: str
     value: Any
     config: dict[str, Any] = field(default_factory=dict)
+    pages: dict[Any, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -185,7 +187,7 @@ class Store:
             values = set(detail["values"])
             found.value = found.value | values if name == "insertStrings" else found.value - values
         elif name in ("clearFloatSeries", "clearStringSeries", "clearImageSeries"):
-            container.attributes.setdefault(path, Attribute(name[5].lower() + name[6:], [])).value = []
+            container.set(path, name[5].lower() + name[6:], [])
         elif name == "clearStringSet":
             container.attributes.setdefault(path, Attribute("stringSet", set())).value = set()
         elif name == "deleteFiles":

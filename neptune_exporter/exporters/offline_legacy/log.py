@@ -23,8 +23,8 @@ import pyarrow.json
 
 from neptune_exporter.model import Int64s
 
-BLOCK_BYTES = 16 << 20
-_PARSE_BYTES = 2 << 20
+BLOCK_BYTES = 8 << 20
+_PIECE_BYTES = 1 << 20
 _GLIMPSE_BYTES = 256 << 10
 _SEGMENT = re.compile(r"data-(\d+)\.log")
 _POINTS = {
@@ -107,6 +107,43 @@ def segments(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+class Content(NamedTuple):
+    """What is in some whole lines.
+
+    Attributes:
+        lines: how many they are.
+        clean: whether each begins with a record and holds no other.
+        only: the one kind of points that is all there is, "" if there is more.
+    """
+
+    lines: int
+    clean: bool
+    only: str
+
+    @classmethod
+    def of(cls, body: bytes) -> Content:
+        """What is in `body`, which has no line end at its end. Counts bytes, which is far quicker than splitting."""
+        lines = body.count(b"\n") + 1
+        one_each = body.count(_RECORD) == lines
+        for kind, (prefix, _) in _POINTS.items():
+            if one_each and body.startswith(prefix) and body.count(b"\n" + prefix) == lines - 1:
+                return cls(lines, clean=True, only=kind)
+        begin = body.startswith(_RECORD) + body.count(b"\n" + _RECORD)
+        return cls(lines, one_each and begin == lines, "")
+
+
+class Block(NamedTuple):
+    """Some whole lines of a log, without the last line end."""
+
+    body: bytes
+    content: Content
+
+    def lines(self) -> list[bytes]:
+        """The records; where one was torn, the next one follows on the same line."""
+        lines = self.body.split(b"\n")
+        return lines if self.content.clean else [piece for line in lines for piece in _pieces(line)]
+
+
 @dataclass
 class Log:
     """The log in one folder.
@@ -118,26 +155,34 @@ class Log:
 
     folder: Path
     health: Health = field(default_factory=Health)
+    _kinds: set[str] = field(default_factory=set)
+    _contents: dict[tuple[Path, int, int], Content] = field(default_factory=dict)
 
     def decisions(self) -> Iterator[Record]:
-        """All operations but points of float and string series, in order."""
+        """All operations but points of float and string series, in order; to be read before these."""
         prefixes = tuple(prefix for prefix, _ in _POINTS.values())
-        for lines in self._blocks(count_torn=True):
+        for block in self._blocks(first_time=True):
+            if block.content.only:
+                self._kinds.add(block.content.only)
+                continue
+            lines = block.lines()
             found = list(self._records(line for line in lines if not line.startswith(prefixes)))
+            self._kinds.update(kind for kind, (prefix, _) in _POINTS.items() if prefix in block.body)
+            self._kinds.update("LogImages" for record in found if record.type == "LogImages")
             self.health.saw(np.array([record.version for record in found], np.int64))
             yield from found
 
     def points(self, kind: str) -> Iterator[Points]:
         """The points of all series of one kind (`LogFloats` or `LogStrings`), block by block."""
         prefix, value_type = _POINTS[kind]
-        for lines in self._blocks():
-            mine = [line for line in lines if line.startswith(prefix)]
-            if not mine:
-                continue
-            try:
-                versions, points = _decode(mine, value_type)
-            except (pa.ArrowInvalid, ValueError):
-                versions, points = self._decode_slowly(mine, value_type)
+        for block in self._blocks() if kind in self._kinds else ():
+            body = block.body
+            if block.content.only != kind:
+                lines = [] if block.content.only else [line for line in block.lines() if line.startswith(prefix)]
+                if not lines:
+                    continue
+                body = b"\n".join(lines)
+            versions, points = self._decode(body, value_type)
             self.health.saw(versions)
             yield points
 
@@ -148,7 +193,7 @@ class Log:
             with path.open("rb") as file:
                 head = file.read(_GLIMPSE_BYTES)
                 file.seek(max(path.stat().st_size - _GLIMPSE_BYTES, len(head)))
-                for line in _separated((head + b"\n" + file.read()).split(b"\n")):
+                for line in (head + b"\n" + file.read()).split(b"\n"):
                     record = _parsed(line)
                     if record is not None:
                         yield record
@@ -156,26 +201,36 @@ class Log:
     def images(self) -> Iterator[Record]:
         """The operations that add to image series, in order."""
         prefix = b'{"obj": {"type": "LogImages"'
-        for lines in self._blocks():
-            for line in lines:
+        for block in self._blocks() if "LogImages" in self._kinds else ():
+            for line in block.lines():
                 if line.startswith(prefix) and (record := _parsed(line)) is not None:
                     yield record
 
-    def _blocks(self, *, count_torn: bool = False) -> Iterator[list[bytes]]:
+    def _blocks(self, *, first_time: bool = False) -> Iterator[Block]:
         for path in segments(self.folder):
             with path.open("rb") as file:
                 rest = b""
                 while chunk := file.read(BLOCK_BYTES):
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield _separated(lines)
-                if not rest.strip(_FILLING):
-                    continue
-                *lines, end = _separated([rest]) or [rest]
+                    cut = chunk.rfind(b"\n")
+                    if cut < 0:
+                        rest += chunk
+                        continue
+                    yield self._block(path, file.tell(), rest + chunk[:cut])
+                    rest = chunk[cut + 1 :]
+                *lines, end = [*_pieces(rest)] or [b""]
                 if _parsed(end) is not None:
                     lines.append(end)
-                elif count_torn:
+                elif end and first_time:
                     self.health.torn = True
-                yield lines
+                if lines:
+                    yield self._block(path, file.tell(), b"\n".join(lines))
+
+    def _block(self, path: Path, end: int, body: bytes) -> Block:
+        """A block; a log only grows, so what was found in it the first time still holds."""
+        key = (path, end, len(body))
+        if key not in self._contents:
+            self._contents[key] = Content.of(body)
+        return Block(body, self._contents[key])
 
     def _records(self, lines: Iterable[bytes]) -> Iterator[Record]:
         for line in lines:
@@ -184,6 +239,14 @@ class Log:
                 yield record
             elif line.strip(_FILLING):
                 self.health.unreadable += 1
+
+    def _decode(self, body: bytes, value_type: pa.DataType) -> tuple[Int64s, Points]:
+        for piece_bytes in (_PIECE_BYTES, len(body) + 1):  # a record that is longer than a piece needs a larger one
+            try:
+                return _decode(body, value_type, piece_bytes)
+            except (pa.ArrowInvalid, ValueError):
+                continue
+        return self._decode_slowly(body.split(b"\n"), value_type)
 
     def _decode_slowly(self, lines: list[bytes], value_type: pa.DataType) -> tuple[Int64s, Points]:
         records = list(self._records(lines))
@@ -202,13 +265,6 @@ class Log:
             np.array([value["ts"] for _, _, value in points], np.float64),
             values,
         )
-
-
-def _separated(lines: list[bytes]) -> list[bytes]:
-    """The lines, each with one record: where a record was torn, the next one follows on the same line."""
-    if all(line.startswith(_RECORD) for line in lines) and sum(line.count(_RECORD) for line in lines) == len(lines):
-        return lines
-    return [piece for line in lines for piece in _pieces(line)]
 
 
 def _pieces(line: bytes) -> Iterator[bytes]:
@@ -232,20 +288,19 @@ def _parsed(line: bytes) -> Record | None:
         return None
 
 
-def _decode(lines: list[bytes], value_type: pa.DataType) -> tuple[Int64s, Points]:
+def _decode(body: bytes, value_type: pa.DataType, piece_bytes: int) -> tuple[Int64s, Points]:
     """Decodes records of one kind; raises `ArrowInvalid` or ValueError if one of them is not as expected."""
     point = pa.struct([("value", value_type), ("step", pa.float64()), ("ts", pa.float64())])
     operation = pa.struct([("path", pa.list_(pa.string())), ("values", pa.list_(point))])
-    body = b"\n".join(lines)
     table = pyarrow.json.read_json(
         pa.BufferReader(body),
-        read_options=pyarrow.json.ReadOptions(block_size=max(_PARSE_BYTES, 2 * max(map(len, lines)))),
+        read_options=pyarrow.json.ReadOptions(block_size=piece_bytes),
         parse_options=pyarrow.json.ParseOptions(
             explicit_schema=pa.schema([("obj", operation), ("version", pa.int64())]),
             unexpected_field_behavior="ignore",
         ),
     ).combine_chunks()
-    if table.num_rows != len(lines):
+    if table.num_rows != body.count(b"\n") + 1:
         raise ValueError("a line that is no record")
     paths, lists = table.column("obj").combine_chunks().flatten()
     version_column = table.column("version").combine_chunks()
