@@ -42,7 +42,7 @@ def bucket():
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory, bucket):
     """A server that the real client has written to, and what it was given."""
-    import neptune
+    import neptune.management
 
     folder = tmp_path_factory.mktemp("logged")
     truths: dict[str, Truth] = {}
@@ -67,7 +67,7 @@ def logged(tmp_path_factory, bucket):
             run = neptune.init_run(project=PROJECT, name=name, git_ref=False, source_files=[], **QUIET)
             run["params/name"] = name
             run.stop()
-        server.store.trash(server.store.container(f"{PROJECT}/DEMO-3"))
+        neptune.management.trash_objects(PROJECT, "DEMO-3")
         yield server, truths
 
 

@@ -199,6 +199,7 @@ class Neptune2Server:
             ("GET", f"{L}/download/downloadRequest"): self._download_request,
             ("GET", f"{R}/artifact/files"): reading.artifact_files,
             ("POST", f"{L}/experiments"): writing.create,
+            ("PUT", f"{L}/experiments/trash"): writing.trash,
             ("POST", f"{A}/operations"): writing.operations,
             ("POST", f"{A}/ping"): lambda _request: Reply.json(None),
             ("POST", f"{A}/uploadFileSetTar"): writing.upload_tar,

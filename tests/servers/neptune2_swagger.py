@@ -37,6 +37,12 @@ _LEADERBOARD = {
         "experimentCreationParams@body>CreationParams X-Neptune-CliVersion@header",
         "Experiment",
     ),
+    "trashExperiments": (
+        "put",
+        f"{L}/experiments/trash",
+        "projectIdentifier experimentIdentifiers@body batchSize:integer",
+        "Trashed",
+    ),
     "getExperiment": ("get", f"{L}/experiments", "experimentId", "Experiment"),
     "createEmptyCheckpoint": ("post", f"{L}/notebooks/{{notebookId}}/emptyCheckpoint", "checkpoint@body", "Checkpoint"),
     "executeOperations": ("post", f"{A}/operations", "experimentId operations@body", "[OperationError]"),
@@ -108,6 +114,7 @@ _DEFINITIONS = {
     "CreationParams": "projectIdentifier parentId type cliVersion customId gitInfo>GitRefProperties key notebookId "
     "checkpointId",
     "Checkpoint": "id",
+    "Trashed": "errors[]>OperationError updatedExperimentIdentifiers[]",
     "OperationError": "errorType errorDescription",
     "Columns": "entries[]>Column",
     "Column": "name type",

@@ -47,6 +47,12 @@ class Writing:
             made.set("source_code/notebook", "notebookRef", {**reference, "notebookDeleted": False})
         return Reply.json(experiment_dto(made))
 
+    def trash(self, request: Request) -> Reply:
+        moved = [container for name in request.json() if (container := self._store.container(name)) is not None]
+        for container in moved:
+            self._store.trash(container)
+        return Reply.json({"errors": [], "updatedExperimentIdentifiers": [container.id for container in moved]})
+
     def checkpoint(self, request: Request) -> Reply:
         return Reply.json({"id": str(uuid.uuid4())})
 
