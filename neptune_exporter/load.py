@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow as pa
 from neptune_exporter import plugins
 from neptune_exporter.concurrency import open_executor
 from neptune_exporter.errors import ExporterError, StagingError, StartAgainError, UsageError
-from neptune_exporter.fingerprint import Attribute, run_digest
+from neptune_exporter.examine import Examined, chosen, examined, kept_run
 from neptune_exporter.loaders.loader import Loader, LoadOptions, RunToLoad, TargetProject
 from neptune_exporter.loaders.steps import auto_multiplier, check_multiplier
 from neptune_exporter.model import RunRef
@@ -26,6 +27,8 @@ from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import Selection
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
+
+__all__ = ["Task", "chosen", "connected", "load", "load_run", "to_load"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Task:
     selection: Selection
     multiplier: int
     rows: int
+    kept: Path | None = None
 
 
 @lru_cache(maxsize=8)
@@ -90,25 +94,29 @@ def load(
     report = Report()
     task = partial(Task, name, options, common, staging.data_path, staging.files_path)
     try:
-        tasks: list[Task] = []
-        for folder in _chosen_folders(staging, selection):
-            try:
-                ready, skipped = _project_tasks(loader, folder, selection, step_multiplier, task)
-                if ready and not dry_run:
-                    loader.prepare(folder.project_id, ready[0].multiplier)
-            except ExporterError as error:
-                if error.fatal or isinstance(error, UsageError):
-                    raise
-                report.errors.append(error)
-                continue
-            tasks += ready
-            report.outcomes += skipped
-        if dry_run:
-            report.outcomes += [Outcome(task.ref, "planned", rows=task.rows) for task in tasks]
-        elif tasks:
-            limit = loader.limits.writers
-            report.after = loader.describe()
-            _run(tasks, report, min(workers, limit or workers, len(tasks)), executor, progress)
+        with tempfile.TemporaryDirectory(prefix="neptune-exporter-") as scratch:
+            tasks: list[Task] = []
+            look = partial(examined, workers=workers, executor=executor, scratch=Path(scratch))
+            for folders in _chosen_folders(staging, selection):
+                project_id = folders[0].project_id
+                try:
+                    runs = _examined_runs(folders, selection, loader.limits.integer_steps, look, report)
+                    ready, skipped = _project_tasks(loader, project_id, runs, selection, step_multiplier, task)
+                    if ready and not dry_run:
+                        loader.prepare(project_id, ready[0].multiplier)
+                except ExporterError as error:
+                    if error.fatal or isinstance(error, UsageError):
+                        raise
+                    report.errors.append(error)
+                    continue
+                tasks += ready
+                report.outcomes += skipped
+            if dry_run:
+                report.outcomes += [Outcome(task.ref, "planned", rows=task.rows) for task in tasks]
+            elif tasks:
+                limit = loader.limits.writers
+                report.after = loader.describe()
+                _run(tasks, report, min(workers, limit or workers, len(tasks)), executor, progress)
     finally:
         loader.close()
         connected.cache_clear()
@@ -139,61 +147,73 @@ def _run(tasks: Sequence[Task], report: Report, workers: int, executor: str, pro
     runs.done()
 
 
-def _chosen_folders(staging: Staging, selection: Selection) -> list[ProjectFolder]:
-    folders = [f for f in staging.projects() if selection.wants_project(f.project_id)]
-    if not folders:
+def _chosen_folders(staging: Staging, selection: Selection) -> list[list[ProjectFolder]]:
+    """The folders of each selected project, one for each kind of thing that is wanted."""
+    by_project: dict[str, list[ProjectFolder]] = {}
+    for kind in selection.kinds:
+        for folder in staging.projects(kind):  # type: ignore[arg-type]
+            if selection.wants_project(folder.project_id):
+                by_project.setdefault(folder.project_id, []).append(folder)
+    if not by_project:
         asked = f" {', '.join(selection.projects)}" if selection.projects else " any project"
+        what = "" if "run" in selection.kinds else " with models"
         raise StagingError(
-            f"{staging.data_path} does not hold{asked}.", "See what it holds with: neptune-exporter summary"
+            f"{staging.data_path} does not hold{asked}{what}.", "See what it holds with: neptune-exporter summary"
         )
-    return folders
+    return list(by_project.values())
+
+
+def _examined_runs(
+    folders: Sequence[ProjectFolder],
+    selection: Selection,
+    step_types: Collection[str],
+    look: Callable[..., Iterator[Examined | Outcome]],
+    report: Report,
+) -> list[Examined]:
+    """All runs of a project, also those that are not loaded now: their steps count for the multiplier."""
+    everything = (run for folder in folders for run in folder.runs(report.errors.append))
+    runs = []
+    for found in look(everything, selection, step_types):
+        if isinstance(found, Examined):
+            runs.append(found)
+        elif selection.wants_run(found.ref.run_id):
+            report.outcomes.append(found)
+        else:
+            logger.warning("%s: %s", found.ref, found.reason)
+    return runs
 
 
 def _project_tasks(
     loader: Loader,
-    folder: ProjectFolder,
+    project_id: str,
+    runs: Sequence[Examined],
     selection: Selection,
     step_multiplier: int | None,
     make_task: Callable[..., Task],
 ) -> tuple[list[Task], list[Outcome]]:
-    everything = list(folder.runs())
-    runs = [run for run in everything if selection.wants_run(run.ref.run_id)]
-    target = loader.states(folder.project_id)
-    multiplier = _multiplier(loader, folder.project_id, target, everything, step_multiplier)
+    target = loader.states(project_id)
+    multiplier = _multiplier(loader, project_id, target, runs, step_multiplier)
     tasks, skipped = [], []
     for run in runs:
+        if not selection.wants_run(run.ref.run_id):
+            continue
         state = target.runs.get(run.ref)
         if state is not None and state.live:
             skipped.append(Outcome(run.ref, "skipped", "it is being logged right now (dual logging)"))
-            continue
-        attributes, digest = chosen(run, selection)
-        if state is not None and state.complete and state.digest == digest:
-            reason = "loaded before" + (", from a partial export" if run.problems else "")
+        elif state is not None and state.complete and state.digest == run.digest:
+            reason = "loaded before" + (", from a partial export" if run.partial else "")
             skipped.append(Outcome(run.ref, "skipped", reason))
-            continue
-        rows = sum(attribute.rows for attribute in attributes)
-        tasks.append(make_task(run.ref, run.info.parent, selection, multiplier, rows))
+        else:
+            tasks.append(make_task(run.ref, run.parent, selection, multiplier, run.rows, run.kept))
     return tasks, skipped
 
 
-def chosen(run: StagedRun, selection: Selection) -> tuple[list[Attribute], str]:
-    """The attributes of a run that are selected, and the digest over just them.
-
-    A load that leaves something out has another digest, so that it never counts as complete for the rest.
-    """
-    attributes = run.attributes()
-    if selection.whole_runs:
-        return attributes, run.digest
-    attributes = [a for a in attributes if selection.wants(a.path, a.type)]
-    return attributes, run_digest(attributes, "selected")
-
-
 def _multiplier(
-    loader: Loader, project_id: str, target: TargetProject, runs: Sequence[StagedRun], wanted: int | None
+    loader: Loader, project_id: str, target: TargetProject, runs: Sequence[Examined], wanted: int | None
 ) -> int:
     """The step multiplier of a project: as recorded on the target, as asked for, or the smallest that is exact."""
     types = loader.limits.integer_steps
-    attributes = [attribute for run in runs for attribute in run.attributes() if attribute.type in types]
+    attributes = [attribute for run in runs for attribute in run.steps]
     recorded = target.step_multiplier
     if wanted is not None:
         check_multiplier(wanted, attributes, types)
@@ -230,7 +250,7 @@ def _load(
     on_rows: Callable[[int], None] | None,
     stop: Callable[[], bool] | None,
 ) -> Outcome:
-    run = staging.run(task.ref)
+    run = (kept_run(task.kept) if task.kept else None) or staging.run(task.ref)
     if run is None:
         raise StagingError(f"{task.ref} is gone from {task.data_path}.", "Run the same command again.")
     for left in reversed(range(LOAD_ATTEMPTS)):

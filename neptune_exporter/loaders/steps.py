@@ -30,6 +30,16 @@ def auto_multiplier(attributes: Iterable[Attribute], types: Collection[str]) -> 
     return int(10 ** max((a.step_decimals for a in attributes if a.type in types), default=0))
 
 
+def deciding(attributes: Iterable[Attribute], types: Collection[str]) -> tuple[Attribute, ...]:
+    """Those of many attributes that decide on their multiplier: with the finest step, and with the largest."""
+    stepped = [a for a in attributes if a.type in types and a.first_step is not None and a.last_step is not None]
+    if not stepped:
+        return ()
+    finest = max(stepped, key=lambda a: a.step_decimals)
+    farthest = max(stepped, key=lambda a: max(abs(a.first_step or 0), abs(a.last_step or 0)))
+    return (finest,) if finest is farthest else (finest, farthest)
+
+
 def check_multiplier(multiplier: int, attributes: Iterable[Attribute], types: Collection[str]) -> None:
     """Refuses a multiplier that would round or merge steps, or push them out of 64 bits.
 

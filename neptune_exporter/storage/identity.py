@@ -31,12 +31,17 @@ def info_from_rows(ref: RunRef, batches: Iterable[pa.RecordBatch]) -> RunInfo:
     """The identity of a run from all its rows, in `BATCH_SCHEMA`."""
     values: dict[str, Any] = {}
     for batch in batches:
-        dictionary = batch.column("attribute_path").dictionary
-        if not _WANTED.isdisjoint(dictionary.to_pylist()):
-            is_wanted = pa.compute.is_in(dictionary, pa.array(sorted(_WANTED)))
-            rows = batch.filter(is_wanted.take(batch.column("attribute_path").indices))
-            values.update(_single_values(rows))
+        values.update(sys_values(batch))
     return info_from_values(ref, values)
+
+
+def sys_values(batch: pa.RecordBatch) -> dict[str, Any]:
+    """The `sys/*` values in some rows that make up a run's identity, by attribute path."""
+    dictionary = batch.column("attribute_path").dictionary
+    if _WANTED.isdisjoint(dictionary.to_pylist()):
+        return {}
+    is_wanted = pa.compute.is_in(dictionary, pa.array(sorted(_WANTED)))
+    return _single_values(batch.filter(is_wanted.take(batch.column("attribute_path").indices)))
 
 
 def info_from_values(ref: RunRef, values: dict[str, Any]) -> RunInfo:

@@ -8,7 +8,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from neptune_exporter.model import RunInfo, RunRef, codes_of
 from neptune_exporter.storage import commit, names
 from neptune_exporter.storage.files import FileReader
 from neptune_exporter.storage.folders import with_members
-from neptune_exporter.storage.identity import info_from_rows
+from neptune_exporter.storage.identity import info_from_rows, info_from_values, sys_values
 from neptune_exporter.storage.manifest import (
     MANIFESTS,
     UNKNOWN,
@@ -39,6 +39,25 @@ if TYPE_CHECKING:
     from neptune_exporter.storage.folder import ProjectFolder
 
 Wanted = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is known of a run without a manifest, after reading it.
+
+    Attributes:
+        info: its identity.
+        attributes: the attribute index.
+        problems: the files that are missing.
+        files: the paths of all its files.
+        missing: those of the missing ones.
+    """
+
+    info: RunInfo
+    attributes: list[Attribute]
+    problems: tuple[Problem, ...]
+    files: frozenset[str]
+    missing: frozenset[str]
 
 
 class StagedRun:
@@ -86,23 +105,25 @@ class StagedRun:
         """The run's identity, from the manifest or else from its `sys/*` rows."""
         if self.manifest:
             return self.manifest.info
+        if "_scan" in self.__dict__:
+            return self._scan.info
         return info_from_rows(self.ref, self._part_batches(verified=False))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What the export could not carry over; for an unproven run, the files that are missing."""
-        return self.manifest.problems if self.manifest else self._scan[1]
+        return self.manifest.problems if self.manifest else self._scan.problems
 
     def attributes(self) -> list[Attribute]:
         """The attribute index, sorted by path and type."""
         if self.manifest is None:
-            return self._scan[0]
+            return self._scan.attributes
         return read_index(self._folder.data / MANIFESTS / self.manifest.index.path, self._read(self.manifest.index))
 
     @property
     def digest(self) -> str:
         """The run's digest."""
-        return self.manifest.digest if self.manifest else run_digest(self._scan[0])
+        return self.manifest.digest if self.manifest else run_digest(self._scan.attributes)
 
     def extra(self) -> bytes | None:
         """The values outside the schema as JSON lines, or None. Raises `DamagedDataError`."""
@@ -236,12 +257,12 @@ class StagedRun:
             return {file.path: file for file in self.manifest.files}
         return {
             path: FileEntry(path, self.files.size(path), self.files.sha256(path))
-            for path in sorted(self._scan[2] - self._missing_files)
+            for path in sorted(self._scan.files - self._missing_files)
         }
 
     def file_paths(self) -> list[str]:
         """The paths of its files."""
-        return [file.path for file in self.manifest.files] if self.manifest else sorted(self._scan[2])
+        return [file.path for file in self.manifest.files] if self.manifest else sorted(self._scan.files)
 
     def owned_file_paths(self) -> list[str]:
         """The paths of files that this tool has written for this run and no other tool may point at."""
@@ -252,16 +273,18 @@ class StagedRun:
 
     @property
     def _missing_files(self) -> frozenset[str]:
-        return self._scan[3]
+        return self._scan.missing
 
     @cached_property
-    def _scan(self) -> tuple[list[Attribute], tuple[Problem, ...], set[str], frozenset[str]]:
-        """Index, problems, file paths and missing files of a run without a manifest."""
+    def _scan(self) -> Scan:
+        """What a manifest would say, from one reading of all rows."""
         paths: set[str] = set()
         missing: set[str] = set()
         problems: list[Problem] = []
+        identity: dict[str, Any] = {}
         fingerprint = Fingerprint(self.files.sha256)
         for batch in self._part_batches(verified=False):
+            identity.update(sys_values(batch))
             here = file_rows(batch)
             paths.update(path for _, path in here)
             for attribute, path in here:
@@ -271,7 +294,8 @@ class StagedRun:
                     missing.add(path)
                     problems.append(Problem(error.message, attribute))
             fingerprint.write(_without_files(batch, missing) if missing else batch)
-        return fingerprint.attributes(), tuple(problems), paths, frozenset(missing)
+        info = info_from_values(self.ref, identity)
+        return Scan(info, fingerprint.attributes(), tuple(problems), frozenset(paths), frozenset(missing))
 
     def as_manifest(self, generation: int = 1) -> Manifest:
         """What a manifest of this unproven run would say; its index is not written yet."""

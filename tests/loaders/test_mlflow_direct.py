@@ -258,7 +258,7 @@ def test_kill_9_at_random_moments_twenty_times(loader, sqlite_uri, tmp_path, tem
     ) as loads:
         assert loads.stdout.readline() == "ready\n"
         for _ in range(20):
-            loads.stdin.write(f"{chance.randint(1, 900)}\n")
+            loads.stdin.write(f"{chance.randint(300, 2700)}\n")
             loads.stdin.flush()
             status = int(loads.stdout.readline())
             assert status in (0, signal.SIGKILL)
