@@ -75,7 +75,7 @@ def test_what_is_sent_and_what_is_kept_make_up_the_rows(rows, batch_rows):
         expected = Expected(1, START_MS)
         attached = points_of([row for row in kept if row[0] == series])
         expected.add(attached)
-        held, _, _ = images(points_of([row for row in sent if row[0] == series]), 1, START_MS)
+        held, _ = images(points_of([row for row in sent if row[0] == series]), 1, START_MS)
         order = np.argsort(held.steps)
         held = held.where(order)
         plain = held.where(~expected.see(held))

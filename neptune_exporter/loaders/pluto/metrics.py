@@ -87,7 +87,7 @@ class Expected:
 
     def add(self, points: Points) -> None:
         """Attached points, in the order in which they were attached."""
-        shown, takes, _ = images(points, self._multiplier, self._start_ms)
+        shown, takes = images(points, self._multiplier, self._start_ms)
         self._added.append(shown.where(takes))
 
     def see(self, found: Images) -> Mask:
@@ -103,7 +103,7 @@ class Expected:
 
     def held(self, points: Points) -> Mask:
         """Which attached points count: Pluto holds the image of their step, or does not take them."""
-        shown, takes, _ = images(points, self._multiplier, self._start_ms)
+        shown, takes = images(points, self._multiplier, self._start_ms)
         wanted = self._wanted()
         if not len(wanted.steps):
             return ~takes

@@ -87,7 +87,7 @@ class Metrics:
     def _send(self, points: Points) -> None:
         if not points:
             return
-        shown, _, _ = images(points, self._to.multiplier, self._to.start_ms)
+        shown, _ = images(points, self._to.multiplier, self._to.start_ms)
         self._bodies.add(*metric_lines(shown, self._prefixes.take(pa.array(points.series))))
         counts = np.bincount(points.series)
         for number in np.flatnonzero(counts).tolist():

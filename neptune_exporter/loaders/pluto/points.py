@@ -74,8 +74,8 @@ class Images(NamedTuple):
         return Images(self.steps[chosen], self.times[chosen], self.values[chosen])
 
 
-def images(points: Points, multiplier: int, start_ms: int) -> tuple[Images, Mask, Mask]:
-    """What points become, whether Pluto takes them at all, and whether it tells all of them.
+def images(points: Points, multiplier: int, start_ms: int) -> tuple[Images, Mask]:
+    """What points become, and whether Pluto takes them at all.
 
     Args:
         points: in any order.
@@ -87,8 +87,13 @@ def images(points: Points, multiplier: int, start_ms: int) -> tuple[Images, Mask
     steps = scale_steps(np.where(known, points.micros, 0), multiplier)
     times = np.where(points.times == NO_VALUE, min(max(start_ms, 0), LAST_MS), points.times)
     takes = known & np.isfinite(points.values) & (times >= 0) & (times <= LAST_MS)
-    exact = takes & (points.times != NO_VALUE) & ~((points.values == 0) & np.signbit(points.values))
-    return Images(steps, times, points.values + 0.0), takes, exact
+    return Images(steps, times, points.values + 0.0), takes
+
+
+def come_back(points: Points) -> Mask:
+    """Of points that Pluto takes: whether it tells all of them."""
+    exact: Mask = (points.times != NO_VALUE) & ~((points.values == 0) & np.signbit(points.values))
+    return exact
 
 
 class StepByStep:
@@ -104,7 +109,7 @@ class StepByStep:
 
     def split(self, points: Points) -> tuple[Points, Points]:
         """The points to send, in order, and those to keep exactly: of these and of earlier ones."""
-        _, takes, _ = images(points, self._multiplier, self._start_ms)
+        _, takes = images(points, self._multiplier, self._start_ms)
         outside = points.where(~takes)
         inside = points if takes.all() else points.where(takes)
         if not inside:
@@ -115,7 +120,7 @@ class StepByStep:
         shared[:before] |= self._held_shared
         done = together.micros != together.micros[-1]
         hold = last & ~done
-        kept = (shared & ~hold) | (done & ~self._exact(together))
+        kept = (shared & ~hold) | (done & ~come_back(together))
         sent = together.where(last & done)
         self._held, self._held_shared = together.where(hold), shared[hold]
         return sent, outside.joined(together.where(kept)) if kept.any() else outside
@@ -126,10 +131,7 @@ class StepByStep:
         if held is None:
             return None
         self._held = None
-        return held, held.where(self._held_shared | ~self._exact(held))
-
-    def _exact(self, points: Points) -> Mask:
-        return images(points, self._multiplier, self._start_ms)[2]
+        return held, held.where(self._held_shared | ~come_back(held))
 
 
 def _last_of_each(series: npt.NDArray[np.int32], micros: Int64s) -> tuple[Mask, Mask]:
