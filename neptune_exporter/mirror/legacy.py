@@ -69,14 +69,14 @@ def _patch_other(module: ModuleType) -> None:
 
 def _differences(attribute: Any, container: Any, run: Any) -> str:
     """What is missing of what we rely on."""
-    expected = {
-        (attribute, "_enqueue_operation"): {"operation", "wait"},
-        (container, "_pop_impl"): {"parsed_path", "wait"},
-        (container, "stop"): {"seconds"},
-        (run, "__init__"): {"mode", "project", "custom_run_id"},
-    }
+    expected: list[tuple[Any, str, set[str]]] = [
+        (attribute, "_enqueue_operation", {"operation", "wait"}),
+        (container, "_pop_impl", {"parsed_path", "wait"}),
+        (container, "stop", {"seconds"}),
+        (run, "__init__", {"mode", "project", "custom_run_id"}),
+    ]
     missing = []
-    for (owner, name), parameters in expected.items():
+    for owner, name, parameters in expected:
         method = getattr(owner, name, None)
         if method is None or not parameters <= inspect.signature(method).parameters.keys():
             missing.append(name)

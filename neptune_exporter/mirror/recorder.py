@@ -186,10 +186,15 @@ class Recorder:
             self._open.add(log)
             self._on_open(log)
         records = []
+        dropped = log.dropped
+        if dropped > log.reported:  # before what follows, so before the end of the run
+            calls = spool.json_bytes({"calls": dropped - log.reported})
+            records.append(spool.record(spool.DROPPED, items[0].time, calls))
         for item in items:
             for kind, payload in item.entries:
                 records.append(spool.record(kind, item.time, _blob(payload, segment)))
         segment.write(b"".join(records))
+        log.reported = dropped
 
     def _close(self, log: RunLog) -> None:
         self._open.discard(log)
@@ -212,19 +217,9 @@ class Recorder:
 
     def _report_drops(self) -> None:
         for log in list(self.logs):
-            new = log.dropped - log.reported
-            if new <= 0:
-                continue
-            self.warn(
-                f"Dual logging could not keep up with {log.header.run_id}: the spool misses calls (Neptune has them)."
-            )
-            if log.segment is not None and not log.closed:
-                try:
-                    payload = spool.json_bytes({"calls": new})
-                    log.segment.write(spool.record(spool.DROPPED, time.time_ns() // 1_000_000, payload))
-                except OSError:
-                    continue  # said above
-            log.reported += new
+            if log.dropped > log.reported:
+                run = log.header.run_id
+                self.warn(f"Dual logging could not keep up with {run}: the spool misses calls (Neptune has them).")
 
     def warn(self, message: str) -> None:
         """One warning of a kind, in a process."""

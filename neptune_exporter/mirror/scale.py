@@ -84,17 +84,17 @@ def patch(module: ModuleType) -> None:
 
 def _differences(module: ModuleType) -> str:
     """What is missing of what we rely on."""
-    expected = {
-        (module.Run, "_log"): _LOG_PARAMETERS,
-        (module.Run, "_close"): {"timeout"},
-        (module.Run, "__init__"): {"run_id", "project", "mode", "experiment_name"},
-        (module.OperationsRepository, "_insert_update_run_snapshots"): {"ops"},
-        (module.OperationsRepository, "save_create_run"): {"run"},
-        (module.OperationsRepository, "save_file_upload_requests"): {"files"},
-        (module, "_save_buffer_to_disk"): {"directory_path", "buffer", "extension"},
-    }
+    expected: list[tuple[Any, str, set[str]]] = [
+        (module.Run, "_log", _LOG_PARAMETERS),
+        (module.Run, "_close", {"timeout"}),
+        (module.Run, "__init__", {"run_id", "project", "mode", "experiment_name"}),
+        (module.OperationsRepository, "_insert_update_run_snapshots", {"ops"}),
+        (module.OperationsRepository, "save_create_run", {"run"}),
+        (module.OperationsRepository, "save_file_upload_requests", {"files"}),
+        (module, "_save_buffer_to_disk", {"directory_path", "buffer", "extension"}),
+    ]
     missing = []
-    for (owner, name), parameters in expected.items():
+    for owner, name, parameters in expected:
         method = getattr(owner, name, None)
         if method is None or not parameters <= inspect.signature(method).parameters.keys():
             missing.append(name)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -177,13 +178,30 @@ class MLflowRuns:
         history = self.client.get_metric_history((run or self.only).info.run_id, key)
         return sorted((point.step, point.value) for point in history)
 
+    def content(self, artifact: str) -> bytes:
+        return Path(self.client.download_artifacts(self.only.info.run_id, artifact)).read_bytes()
+
     def text(self, artifact: str) -> str:
-        return Path(self.client.download_artifacts(self.only.info.run_id, artifact)).read_text(encoding="utf-8")
+        return self.content(artifact).decode()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory):
+    """An MLflow database without runs: making its tables takes far longer than copying them."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MLflowRuns(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture
 def script(tmp_path):
     return Script(tmp_path)
+
+
+@pytest.fixture
+def with_mlflow(script, empty_mlflow):
+    """The script's MLflow has its tables."""
+    shutil.copyfile(empty_mlflow, script.database)
 
 
 @pytest.fixture(autouse=True)

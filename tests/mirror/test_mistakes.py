@@ -75,7 +75,8 @@ def test_04_a_target_that_hangs_costs_a_call_nothing(script):
             "from neptune_scale import Run\n"
             "times = []\n"
             "def timed(call, *args, **kwargs):\n"
-            "    start = time.perf_counter(); value = call(*args, **kwargs); times.append(time.perf_counter() - start)\n"
+            "    start = time.perf_counter(); value = call(*args, **kwargs)\n"
+            "    times.append(time.perf_counter() - start)\n"
             "    return value\n"
             "run = timed(Run, source_tracking_config=None, enable_console_log_capture=False)\n"
             "timed(run.log_configs, {'a': 1})\n"
@@ -235,7 +236,7 @@ def test_14_leaving_the_context_calls_what_neptune_calls(new_run, spool_root, mo
 
 
 def test_15_a_call_costs_microseconds(new_run, spool_root):
-    """The full measurement is in benchmarks/dual_logging.py; here only the order of magnitude, by the process's clock."""
+    """The measurement is in benchmarks/dual_logging.py; here only the order of magnitude, by the thread's clock."""
     from neptune_exporter.mirror.mirror import current
 
     run = new_run()

@@ -1,0 +1,185 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""The example scripts of the migration guide, unchanged, with the real client: both sides hold equal data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import updates
+
+pytestmark = pytest.mark.usefixtures("with_mlflow")
+
+BASIC = """
+import {switch}
+from neptune_scale import Run
+
+run = Run(experiment_name="my-training-run")
+run.log_configs({{"lr": 0.001, "batch_size": 32}})
+
+for epoch in range(100):
+    run.log_metrics({{"loss": 0.5, "acc": 0.9}}, step=epoch)
+
+run.close()
+"""
+IMAGES = """
+import {switch}
+from neptune_scale import Run
+from neptune_scale.types import File
+
+run = Run(experiment_name="vision-model")
+
+# Log images (auto-converted to mlop.Image)
+image_file = File(source="sample.png", mime_type="image/png")
+run.assign_files({{"samples/image1": image_file}})
+
+run.close()
+"""
+HISTOGRAMS = """
+import {switch}
+import numpy as np
+from neptune_scale import Run
+from neptune_scale.types import Histogram
+
+run = Run(experiment_name="histogram-logging")
+
+# Log layer activations
+activations = np.random.randn(1000)
+counts, bin_edges = np.histogram(activations, bins=50)
+hist = Histogram(bin_edges=bin_edges, counts=counts)
+
+run.log_histograms({{"layer1/activations": hist}}, step=0)
+run.close()
+"""
+CONTEXT = """
+import {switch}
+from neptune_scale import Run
+
+with Run(experiment_name="context-test") as run:
+    run.log_metrics({{"loss": 0.3}}, step=0)
+    # Both Neptune and mlop runs closed automatically
+"""
+OURS, THEIRS = "neptune_exporter.dual_logging", "mlop.compat.neptune"
+
+
+def test_basic(script):
+    script.run(BASIC.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
+    script.replay()
+    run = script.mlflow().only
+    assert script.mlflow().points("loss") == [(epoch, 0.5) for epoch in range(100)]
+    assert script.mlflow().points("acc") == [(epoch, 0.9) for epoch in range(100)]
+    assert {name: run.data.params[name] for name in ("lr", "batch_size")} == {"lr": "0.001", "batch_size": "32"}
+    assert (run.info.run_name, run.info.status) == ("my-training-run", "FINISHED")
+    assert updates(script.spool) == script.own()
+
+
+def test_images(script):
+    (script.folder / "sample.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    script.run(IMAGES.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
+    script.replay()
+    artifacts = script.mlflow().client.list_artifacts(script.mlflow().only.info.run_id, "files/samples")
+    assert [a.path for a in artifacts] == ["files/samples/image1.png"]
+    assert script.mlflow().content("files/samples/image1.png") == (script.folder / "sample.png").read_bytes()
+
+
+def test_histograms(script):
+    script.run(HISTOGRAMS.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
+    script.replay()
+    (line,) = script.mlflow().text("histograms/layer1/activations.jsonl").splitlines()
+    histogram = json.loads(line)
+    from conftest import snapshots
+
+    logged = next(s for s in snapshots(script.own()) if s.append).append["layer1/activations"].histogram
+    assert histogram["edges"] == list(logged.bin_edges)
+    assert histogram["values"] == list(logged.counts.values)
+
+
+def test_context_manager_under_run_with_the_seeds_own_line(script):
+    """`import mlop.compat.neptune` means ours where that package is not installed."""
+    path = script.folder / "context.py"
+    path.write_text(CONTEXT.format(switch=THEIRS), encoding="utf-8")
+    script.command("run", "--target", "mlflow", str(path))
+    script.replay()
+    assert script.mlflow().points("loss") == [(0, 0.3)]
+
+
+@pytest.mark.parametrize("switch", ["true", "1", "YES"])
+def test_without_neptune_only_the_target(script, switch):
+    """No token, no project, asynchronous by default: it would fail with Neptune."""
+    del script.environment["NEPTUNE_MODE"], script.environment["NEPTUNE_PROJECT"]
+    script.run(
+        "import logging; logging.basicConfig(level=logging.INFO)\n" + BASIC.format(switch=OURS),
+        NEPTUNE_EXPORTER_TARGET="mlflow",
+        DISABLE_NEPTUNE_LOGGING=switch,
+    )
+    script.replay()
+    assert script.mlflow().points("loss") == [(epoch, 0.5) for epoch in range(100)]
+    assert script.own() != []  # Neptune's own offline data stays
+
+
+def test_nothing_configured_is_neptune_only_and_says_so(script):
+    result = script.run("import logging; logging.basicConfig(level=logging.INFO)\n" + BASIC.format(switch=OURS))
+    assert len(script.own()) > 100
+    assert not script.spool.exists()
+    assert result.stderr.count("neptune_exporter.mirror") == 1
+    assert "Neptune only" in result.stderr
+
+
+def test_everything_in_one_script(script):
+    """Values that only a later load holds exactly are listed; tags go and come; texts are readable."""
+    script.run(
+        "import neptune_exporter.dual_logging\n"
+        "from neptune_scale import Run\n"
+        "with Run(source_tracking_config=None, enable_console_log_capture=False) as run:\n"
+        "    run.log_metrics({'half': 1.0}, step=0.5)\n"
+        "    run.log_metrics({'inf': float('inf'), 'nan': float('nan')}, step=1)\n"
+        "    run.log_metrics({'p': 0.25}, step=1, preview=True)\n"
+        "    run.log_metrics({'p': 0.5}, step=1)\n"
+        "    run.log_metrics({'never': 0.5}, step=1, preview=True)\n"
+        "    run.log_configs({'a': 1}); run.log_configs({'a': 2})\n"
+        "    run.log_string_series({'text': 'one\\ntwo'}, step=0.25)\n"
+        "    run.add_tags(['stays', 'goes']); run.remove_tags(['goes'])\n"
+        "    run.log_files({'series': b'first'}, step=1); run.log_files({'series': b'second'}, step=2)\n",
+        NEPTUNE_EXPORTER_TARGET="mlflow",
+    )
+    script.replay()
+    found = script.mlflow()
+    data = found.only.data
+    assert found.points("p") == [(1, 0.5)]
+    assert "never" not in data.metrics
+    assert "half" not in data.metrics
+    exact = [json.loads(line) for line in found.text("neptune/live_exact.jsonl").splitlines()]
+    assert {(e["attribute"], e["step"], e["value"]) for e in exact} == {("half", "0.5", "1.0"), ("inf", "1", "inf")}
+    assert (data.params["a"], data.tags.get("neptune.now.a", "2")) == (data.params["a"], "2")
+    assert "stays" in data.tags
+    assert "goes" not in data.tags
+    assert found.text("series/text.txt").splitlines()[1].startswith("0.25\t")
+    assert found.text("series/text.txt").splitlines()[1].endswith("\tone\\ntwo")
+    paths = [a.path for a in found.client.list_artifacts(found.only.info.run_id, "files/series")]
+    assert sorted(paths) == ["files/series/step_1.bin", "files/series/step_2.bin"]
+
+
+def test_a_multiplier_keeps_fractional_steps(script):
+    script.run(
+        "import neptune_exporter.dual_logging\n"
+        "from neptune_scale import Run\n"
+        "with Run(source_tracking_config=None, enable_console_log_capture=False) as run:\n"
+        "    for step in (0.1, 0.29, 0.57): run.log_metrics({'x': step}, step=step)\n",
+        NEPTUNE_EXPORTER_TARGET="mlflow",
+        NEPTUNE_EXPORTER_STEP_MULTIPLIER="100",
+    )
+    script.replay()
+    assert script.mlflow().points("x") == [(10, 0.1), (29, 0.29), (57, 0.57)]
+
+
+def test_staging_is_a_target(script):
+    import pyarrow.parquet as pq
+
+    script.run(BASIC.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="staging", NEPTUNE_EXPORTER_CLOSE_SECONDS="5")
+    while "being fed" in script.command("replay", "--target", "staging"):
+        pass
+    (part,) = (script.folder / "exports" / "data").glob("*/*_part_*.parquet")
+    rows = pq.read_table(part).to_pylist()
+    losses = [(int(r["step"]), r["float_value"]) for r in rows if r["attribute_path"] == "loss"]
+    assert sorted(losses) == [(epoch, 0.5) for epoch in range(100)]
