@@ -25,6 +25,10 @@ COMMANDS = {
         "Bring the models of a Neptune 2.x registry into a staging area on disk.",
     ),
     "load": ("neptune_exporter.cli.load:load", "Bring a staging area into MLflow or another tracker."),
+    "load-models": (
+        "neptune_exporter.cli.load:load_models",
+        "Bring the models of a staging area into a model registry.",
+    ),
     "summary": ("neptune_exporter.cli.report:summary", "Show what a staging area holds."),
     "verify": ("neptune_exporter.cli.report:verify", "Prove that nothing was lost."),
     "run": ("neptune_exporter.cli.run:run", "Run a training script with dual logging."),

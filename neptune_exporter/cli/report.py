@@ -12,6 +12,7 @@ from neptune_exporter import plugins
 from neptune_exporter.cli import console
 from neptune_exporter.cli.options import (
     CommonOptions,
+    ModelPlaceOptions,
     PlaceOptions,
     listed,
     logging_to,
@@ -116,6 +117,7 @@ def _print_errors(errors: Iterable[Any]) -> None:
     "--loader", metavar="NAME", help=f"Also compare with the target: {', '.join(plugins.available(plugins.LOADERS))}."
 )
 @with_plugins(plugins.LOADERS, "loader", "loader_options")
+@click.option("--models", is_flag=True, help="Models and model versions, and the target's model registry, not runs.")
 @click.option("--name-prefix", default="", metavar="TEXT", help="As given to load.")
 @with_options(PlaceOptions, "place")
 @with_options(CommonOptions, "common")
@@ -128,6 +130,7 @@ def verify(
     exporter_options: Any,
     loader: str | None,
     loader_options: Any,
+    models: bool,
     name_prefix: str,
     place: PlaceOptions,
     common: CommonOptions,
@@ -143,8 +146,9 @@ def verify(
     from neptune_exporter.verify.finding import exit_code
 
     source = Source(exporter, exporter_options) if exporter is not None else None
-    target = Target(loader, loader_options, LoadOptions(name_prefix)) if loader is not None else None
-    depth = Depth(selection, read_data, write_manifests, source, target)
+    target = Target(loader, loader_options, LoadOptions(name_prefix, models=models)) if loader is not None else None
+    depth = Depth(selection, read_data, write_manifests, source, target, models=models)
+    place = _place_of_models(place) if models else place
     checked: list[Checked] = []
     with logging_to(common):
         for one in verify(
@@ -164,6 +168,17 @@ def verify(
     else:
         click.echo(_closing_lines(checked, findings, depth))
     return exit_code(findings)
+
+
+def _place_of_models(place: PlaceOptions) -> PlaceOptions:
+    """What is not named on the command line is where export-models puts it."""
+    context = click.get_current_context()
+    given = {
+        name: getattr(place, name)
+        for name in ("data_path", "files_path")
+        if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
+    }
+    return ModelPlaceOptions(**given)
 
 
 _SHOWN_AS = {"difference": "DIFFERS", "unchecked": "UNCHECKED", "note": "note"}

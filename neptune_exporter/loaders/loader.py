@@ -50,11 +50,17 @@ class LoadOptions:
         name_prefix: put before the name of the experiment or project in the target.
         run_name: name runs after `sys/name` (the id where that is empty or "Untitled"), or after the id.
         attach_all: attach every row as Parquet, not only those that the target does not hold exactly.
+        models: models and model versions are loaded, apart from runs.
     """
 
     name_prefix: str = ""
     run_name: Literal["name", "id"] = "name"
     attach_all: bool = False
+    models: bool = False
+
+    def place(self, project_id: str) -> str:
+        """What a project is called in the target, before the prefix: its models have a place of their own."""
+        return f"{project_id}/models" if self.models else project_id
 
 
 class RunFiles(Protocol):
@@ -223,3 +229,77 @@ class Live(Protocol):
             step_multiplier: what steps are multiplied with where the target wants whole ones; None for the one
                 that the project was loaded with before, else 1.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class VersionToRegister:
+    """A model version that was loaded.
+
+    Attributes:
+        info: its identity.
+        loaded_as: its run in the target, None while that is not complete.
+        stage: `none`, `staging`, `production` or `archived`, as Neptune says; "" if it does not.
+        description: `sys/description`.
+        labels: `sys/tags`.
+        has_files: whether it has any files.
+    """
+
+    info: RunInfo
+    loaded_as: str | None
+    stage: str = ""
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    has_files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelToRegister:
+    """A model and its versions, oldest first.
+
+    Attributes:
+        info: the model's identity; no more than its name where it was not exported.
+        loaded_as: its run in the target, None while that is not complete, or where it was not exported.
+        description: `sys/description`.
+        labels: `sys/tags`.
+        versions: its versions.
+    """
+
+    info: RunInfo
+    loaded_as: str | None = None
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    versions: tuple[VersionToRegister, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryDifference:
+    """One thing in which a target's registry is not what `register` makes of a model.
+
+    Attributes:
+        ref: the model or the version.
+        kind: absent, surplus, outdated or values.
+        message: what differs.
+    """
+
+    ref: RunRef
+    kind: Literal["absent", "surplus", "outdated", "values"]
+    message: str
+
+
+class Registry(Protocol):
+    """The optional power of a loader whose target has a model registry, which `load-models` uses."""
+
+    def register(self, model: ModelToRegister) -> Sequence[RunRef]:
+        """Registers a model and its versions, in their order, so that nothing is there twice.
+
+        Stops before the first version that is not loaded: what comes after it would be out of order.
+
+        Returns:
+            What was changed.
+
+        Raises:
+            TargetError: the target does not take it.
+        """
+
+    def compare(self, model: ModelToRegister) -> Iterator[RegistryDifference]:
+        """Everything in which the target's registry differs from what was loaded."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from neptune_exporter import export, load
+from neptune_exporter import export, load, load_models
 from neptune_exporter.concurrency import open_executor
 from neptune_exporter.errors import ExporterError, StagingError, UsageError
 from neptune_exporter.exporters.exporter import SourceRun
@@ -56,6 +56,7 @@ class Depth:
         write_manifests: give a manifest to every run of another tool.
         source: compare with this source.
         target: compare with this target.
+        models: models and model versions alone, and the target's model registry; else only runs are compared with it.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -63,6 +64,7 @@ class Depth:
     write_manifests: bool = False
     source: Source | None = None
     target: Target | None = None
+    models: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class _Listing:
         self.tasks: list[Task] = []
         folders = [
             folder
-            for kind in KINDS
+            for kind in (load_models.KINDS if depth.models else KINDS)
             for folder in staging.projects(kind, self._failed)
             if depth.selection.wants_project(folder.project_id)
         ]
@@ -207,6 +209,9 @@ class _Listing:
         sources = self._source_runs(replace(depth.selection, kinds=kinds)) if depth.source is not None else {}
         for folder in folders:
             self._add(folder, sources)
+        if depth.models and depth.target is not None:
+            for project_id in dict.fromkeys(folder.project_id for folder in folders):
+                self._compare_registry(staging, project_id)
         self._missing_of_source(sources)
 
     def _found(self, finding: Finding) -> None:
@@ -216,7 +221,7 @@ class _Listing:
         self._found(failure(None, error))
 
     def _add(self, folder: ProjectFolder, sources: Mapping[RunRef, SourceRun]) -> None:
-        states = self._states(folder.project_id)
+        states = self._states(folder.project_id) if self._depth.models or folder.kind == "run" else None
         try:
             runs = [*folder.runs(self._failed), *self._strays(folder)]
             lost = folder.lost()
@@ -300,3 +305,18 @@ class _Listing:
                 raise
             self._found(failure(RunRef(project_id, ""), error, where="target"))
             return None
+
+    def _compare_registry(self, staging: Staging, project_id: str) -> None:
+        """What the target's model registry holds, beside the runs that its versions are."""
+        target = self._depth.target
+        states = self._states(project_id)
+        if target is None or states is None:
+            return
+        loader = load.connected(target.name, target.options, target.common)
+        try:
+            for found in load_models.differences(loader, staging, project_id, states, self._depth.selection):
+                self._found(finding_of(found.ref, found.kind, found.message, where="target"))
+        except ExporterError as error:
+            if error.fatal:
+                raise
+            self._found(failure(RunRef(project_id, "", "model"), error, where="target"))

@@ -48,7 +48,7 @@ plugin = Plugin(
     name="mlflow",
     title="MLflow, in a database or behind a tracking server",
     options=MLflowOptions,
-    factory="neptune_exporter.loaders.mlflow.loader:MLflowLoader",
+    factory="neptune_exporter.loaders.mlflow.registry:make_loader",
     extra="mlflow",
     package="mlflow",
 )
