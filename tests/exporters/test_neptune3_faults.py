@@ -20,7 +20,7 @@ from truth import HistogramValue
 
 from neptune_exporter.errors import InterruptedRunError
 from neptune_exporter.exporters.neptune3 import series
-from neptune_exporter.exporters.neptune3.patience import (
+from neptune_exporter.exporters.patience import (
     Patience,
     RequestError,
     ServerGoneError,
@@ -123,7 +123,7 @@ class Clock:
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
         self.slept: list[float] = []
-        monkeypatch.setattr("neptune_exporter.exporters.neptune3.patience.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("neptune_exporter.exporters.patience.time.monotonic", lambda: self.now)
         monkeypatch.setattr(Patience, "_sleep", lambda _, seconds: self.sleep(seconds))
 
     def sleep(self, seconds: float) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neptune_exporter.errors import AccessError, Problem, SourceError
-from neptune_exporter.exporters.neptune3.patience import (
+from neptune_exporter.exporters.patience import (
     ATTEMPTS,
     Patience,
     RequestError,

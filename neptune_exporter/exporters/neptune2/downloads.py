@@ -23,7 +23,7 @@ from neptune_exporter.errors import Problem
 from neptune_exporter.exporters.exporter import Files, Findings
 from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, CHUNK_BYTES, LEADERBOARD, Client
 from neptune_exporter.exporters.neptune2.values import Attribute
-from neptune_exporter.exporters.neptune3.patience import RequestError
+from neptune_exporter.exporters.patience import RequestError
 from neptune_exporter.exporters.tracked_files import member_rows
 from neptune_exporter.model import MICRO, NO_VALUE, RunRef, rows_batch
 

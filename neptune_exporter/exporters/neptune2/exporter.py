@@ -22,7 +22,7 @@ from neptune_exporter.exporters.neptune2.downloads import Downloads
 from neptune_exporter.exporters.neptune2.listing import KINDS, Listing, Project
 from neptune_exporter.exporters.neptune2.series import SeriesReader
 from neptune_exporter.exporters.neptune2.values import Attribute
-from neptune_exporter.exporters.neptune3.patience import RequestError
+from neptune_exporter.exporters.patience import RequestError
 from neptune_exporter.exporters.tracked_files import TrackedFile, TrackedFiles
 from neptune_exporter.model import RunRef
 from neptune_exporter.selection import CLASS_OF_TYPE, Selection

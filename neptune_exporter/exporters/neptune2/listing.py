@@ -15,7 +15,7 @@ from neptune_exporter.exporters.exporter import SourceRun
 from neptune_exporter.exporters.neptune2 import Neptune2Options
 from neptune_exporter.exporters.neptune2.client import BACKEND, LEADERBOARD, Client, RefusedError
 from neptune_exporter.exporters.neptune2.values import parse_time
-from neptune_exporter.exporters.neptune3.patience import RequestError
+from neptune_exporter.exporters.patience import RequestError
 from neptune_exporter.model import Kind, RunInfo, RunRef, utc
 
 WINDOW_ROWS = 10_000  # beyond this offset the server refuses; a new window begins where the last one ended

@@ -23,7 +23,7 @@ from neptune_exporter.exporters.exporter import Findings
 from neptune_exporter.exporters.float_steps import step_micros
 from neptune_exporter.exporters.neptune2.client import ATTRIBUTES, Client, RefusedError
 from neptune_exporter.exporters.neptune2.values import Attribute, is_text
-from neptune_exporter.exporters.neptune3.patience import RequestError
+from neptune_exporter.exporters.patience import RequestError
 from neptune_exporter.model import Int64s, OutsideValue, RunRef, rows_batch, utc
 
 logger = logging.getLogger(__name__)

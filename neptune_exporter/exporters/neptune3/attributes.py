@@ -14,7 +14,7 @@ import pyarrow as pa
 from neptune_exporter.errors import Problem, SourceError
 from neptune_exporter.exporters.exporter import Findings
 from neptune_exporter.exporters.neptune3.client import LEADERBOARD, Client, RequestError, ValuesPage, value_of
-from neptune_exporter.exporters.neptune3.patience import ATTEMPTS
+from neptune_exporter.exporters.patience import ATTEMPTS
 from neptune_exporter.model import RunRef, rows_batch
 from neptune_exporter.selection import CLASS_OF_TYPE, Selection
 

@@ -34,14 +34,14 @@ from neptune_query.internal.env import NEPTUNE_HTTP_REQUEST_TIMEOUT_SECONDS, NEP
 
 from neptune_exporter import __version__
 from neptune_exporter.errors import AccessError
-from neptune_exporter.exporters.neptune3.patience import (
+from neptune_exporter.exporters.neptune3.points import MalformedPageError
+from neptune_exporter.exporters.patience import (
     ATTEMPTS,
     Patience,
     RequestError,
     TryAgainError,
     retry_after,
 )
-from neptune_exporter.exporters.neptune3.points import MalformedPageError
 
 __all__ = ["Client", "EntriesPage", "RequestError", "SeriesPage", "ValuesPage", "value_of"]
 

@@ -22,7 +22,7 @@ from neptune_exporter import __version__
 from neptune_exporter.exporters.exporter import Files, Findings
 from neptune_exporter.exporters.neptune3.attributes import FileRef, Run, bisected, groups
 from neptune_exporter.exporters.neptune3.client import CONNECT_SECONDS, Client, RequestError, failure
-from neptune_exporter.exporters.neptune3.patience import ATTEMPTS, TryAgainError
+from neptune_exporter.exporters.patience import ATTEMPTS, TryAgainError
 from neptune_exporter.model import FILE_TYPE, MICRO, NO_VALUE, rows_batch
 
 CHUNK_BYTES = 1 << 20
