@@ -18,7 +18,7 @@ from truth import Content
 from truth2 import Value, values_in
 
 from neptune_exporter.cli.main import main
-from neptune_exporter.exporters.neptune3.patience import Patience
+from neptune_exporter.exporters.patience import Patience
 from neptune_exporter.model import Kind, RunRef
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import Staging

@@ -21,7 +21,7 @@ from servers.neptune3_store import Run
 from truth import HistogramValue, Row
 
 from neptune_exporter.cli.main import main
-from neptune_exporter.exporters.neptune3.patience import Patience
+from neptune_exporter.exporters.patience import Patience
 from neptune_exporter.model import RunRef
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import Staging

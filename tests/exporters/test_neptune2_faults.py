@@ -18,7 +18,7 @@ from collect2 import PROJECT, Home, serving, without_waiting
 from servers.http import Fault
 from truth2 import exact
 
-from neptune_exporter.exporters.neptune3.patience import Patience
+from neptune_exporter.exporters.patience import Patience
 
 SERIES = "GET /api/leaderboard/v1/attributes/series/float"
 DOWNLOAD = "GET /api/leaderboard/v1/attributes/download"

@@ -15,7 +15,7 @@ from contracts.rows import curve, single
 
 from neptune_exporter.errors import AccessError
 from neptune_exporter.exporters.neptune3 import Neptune3Options, plugin
-from neptune_exporter.exporters.neptune3.patience import ServerGoneError
+from neptune_exporter.exporters.patience import ServerGoneError
 
 
 @pytest.fixture
