@@ -46,8 +46,8 @@ OTHER = RunRef("team/crash", "other")
 def small_pieces() -> Iterator[None]:
     """Parts, chunks and blocks so small that a run of some hundred rows has several of each."""
     with (
-        patch.multiple(parquet, PART_BYTES=2500, GROUP_ROWS=60),
-        patch.multiple(sort, CHUNK_ROWS=70, BLOCK_ROWS=20),
+        patch.multiple(parquet, PART_BYTES=2000, GROUP_ROWS=70),
+        patch.multiple(sort, CHUNK_ROWS=120, BLOCK_ROWS=80),
     ):
         yield
 
@@ -255,13 +255,14 @@ class Bench:
             work()
         return staging
 
-    def check(self, staging: Staging) -> None:
+    def check(self, staging: Staging, *, again: bool = True) -> None:
         """The old state or the new one; and then the same command again gives the uninterrupted result."""
         self.check_for_others(staging)
         found = state(staging)
         assert found in (self.old, self.new)
-        assert run_export(staging, self.scenario.source, self.scenario.name).exit_code == 3
-        assert tree(self.copy) == self.final
+        if again:
+            assert run_export(staging, self.scenario.source, self.scenario.name).exit_code == 3
+            assert tree(self.copy) == self.final
 
     def check_for_others(self, staging: Staging) -> None:
         """Other readers of this layout: where the first part is, all are, and each can be read."""
@@ -293,17 +294,18 @@ def bench(scenario, tmp_path):
 def test_any_change_may_break(bench, mode, shard):
     assert bench.changes > 30
     for number in range(1 + shard, bench.changes + 1, 2):
-        bench.check(bench.broken(mode, number))
+        bench.check(bench.broken(mode, number), again=mode == "kill" or number % 3 == 0)
 
 
 @pytest.mark.parametrize("mode", ["full", "torn"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_disk_may_stay_full_and_writes_may_be_cut(bench, mode):
-    for number in range(2, bench.changes + 1, 6):
+    for number in range(2, bench.changes + 1, 9):
         bench.check(bench.broken(mode, number))
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["full", "torn"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_disk_may_be_full_at_any_change_and_any_write_may_be_cut(bench, mode):
@@ -339,7 +341,7 @@ def test_who_finishes_a_commit_may_break_too(bench, mode):
             assert in_child(read) == signal.SIGKILL
         else:
             read()
-        bench.check(staging)
+        bench.check(staging, again=number % 3 == 0)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

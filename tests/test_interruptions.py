@@ -124,6 +124,7 @@ def test_a_re_export_killed_at_random_moments(staging, logged):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(5))
 def test_exports_killed_at_many_random_moments(staging, logged, seed):
     kill_again_and_again(staging, logged, 20, seed=seed)
