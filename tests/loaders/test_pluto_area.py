@@ -277,10 +277,11 @@ def test_verify_finds_a_changed_attachment(server, staged, capsys):
 
 def test_a_run_that_was_exported_anew_is_the_next_generation(server, staged, tmp_path, truth, capsys):
     shutil.copytree(staged, tmp_path, dirs_exist_ok=True)
-    assert run("load", *to(server), *places(tmp_path), "-c", "parameters", "--name-prefix", "some-") == 0
+    here = "--executor", "threads"
+    assert run("load", *to(server), *places(tmp_path), *here, "-c", "parameters", "--name-prefix", "some-") == 0
     assert {r.project for r in server.store.runs.values()} == {PROJECT, f"some-{PROJECT}"}
     before = {r.config["neptune.run_id"]: r.id for r in server.complete_runs(PROJECT)}
-    assert run("load", *to(server), *places(tmp_path), "-c", "parameters", "-r", "fork") == 0
+    assert run("load", *to(server), *places(tmp_path), *here, "-c", "parameters", "-r", "fork") == 0
     after = {r.config["neptune.run_id"]: r.id for r in server.complete_runs(PROJECT)}
     assert {name for name in after if after[name] != before[name]} == {"fork"}
     assert server.store.run(before["fork"]).config["neptune.load"] == "superseded"

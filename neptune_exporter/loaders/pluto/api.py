@@ -173,7 +173,7 @@ class Pluto:
             ("tags", {"tags": [marks.TAG, marks.SUPERSEDED_TAG]}),
             ("status", {"status": "TERMINATED", "statusMetadata": None}),
         ):
-            self._client.post(f"/api/runs/{path}/update", {"runId": run_id, **value}, attempts=2)
+            self._client.post(f"/api/runs/{path}/update", {"runId": run_id, **value}, attempts=2, seconds=10)
 
     def supersede(self, run_id: int, tags: Sequence[str]) -> None:
         """Says of a complete run that another one has taken its place."""

@@ -95,12 +95,21 @@ class Client:
         """What the API answers to a GET, as JSON."""
         return _json(self._request("GET", f"{self.api}{path}", params=params), path)
 
-    def post(self, path: str, value: Mapping[str, Any] | None = None, *, attempts: int = RETRY_ATTEMPTS) -> Any:
+    def post(
+        self,
+        path: str,
+        value: Mapping[str, Any] | None = None,
+        *,
+        attempts: int = RETRY_ATTEMPTS,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Any:
         """What the API answers to a POST that may be sent again, as JSON."""
-        content = b"" if value is None else json.dumps(value).encode()
-        headers = {"Content-Type": "application/json"}
-        answer = self._request("POST", f"{self.api}{path}", attempts=attempts, content=content, headers=headers)
-        return _json(answer, path)
+        how: dict[str, Any] = {
+            "content": b"" if value is None else json.dumps(value).encode(),
+            "headers": {"Content-Type": "application/json"},
+            "timeout": httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+        }
+        return _json(self._request("POST", f"{self.api}{path}", attempts=attempts, **how), path)
 
     def take(self, path: str, content: bytes, headers: Mapping[str, str], *, repeatable: bool) -> httpx.Response:
         """Sends something to be kept.

@@ -86,8 +86,9 @@ class RunSink:
         if batch.num_rows == 0:
             return
         numbers = self._numbers_of(batch)
-        for number, count in enumerate(np.bincount(numbers).tolist()):
-            self._records[number].rows += count
+        counts = np.bincount(numbers)
+        for number in np.flatnonzero(counts).tolist():
+            self._records[number].rows += int(counts[number])
         metric = self._is_metric[numbers]
         if metric.all():
             self._metrics.write(numbers, batch)
@@ -96,9 +97,8 @@ class RunSink:
             self._metrics.write(numbers[metric], batch.filter(pa.array(metric)))
             batch = batch.filter(pa.array(~metric))
         for series in series_of(batch):
-            self._outlet(self._by_name[series.path, series.type]).write(
-                self._by_name[series.path, series.type], series.rows
-            )
+            record = self._by_name[series.path, series.type]
+            self._outlet(record).write(record, series.rows)
 
     def commit(self) -> None:
         """Completes the run: the marker is written last; then the loads that it replaces are marked."""
