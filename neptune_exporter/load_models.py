@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from neptune_exporter.errors import ExporterError
+from neptune_exporter.errors import ExporterError, StagingError
 from neptune_exporter.load import chosen, connected, load
 from neptune_exporter.loaders.loader import (
     LoadOptions,
@@ -148,36 +148,51 @@ def models_of(
 
     A version that is neither selected nor in the target is as good as not there.
     """
-    models = {run.ref.run_id: run for run in staging.folder(project_id, "model").runs()}
+    models = {run.ref.run_id: run for run in staging.folder(project_id, "model").runs(_told_before)}
     versions: dict[str, list[VersionToRegister]] = {}
-    for run in staging.folder(project_id, "model_version").runs():
-        values = _values(run)
+    for run in staging.folder(project_id, "model_version").runs(_told_before):
         state = states.get(run.ref)
         if selection.wants_run(run.ref.run_id) or (state is not None and state.complete):
+            values, loaded_as = _described(run, state, selection)
             model_id = values.get("sys/model_id") or run.ref.run_id.rpartition("-")[0]
-            loaded_as = _loaded_as(run, state, selection)
-            versions.setdefault(str(model_id), []).append(
-                VersionToRegister(
-                    run.info,
-                    loaded_as,
-                    str(values.get("sys/stage") or ""),
-                    str(values.get("sys/description") or ""),
-                    tuple(sorted(values.get("sys/tags") or ())),
-                    any(CLASS_OF_TYPE.get(a.type) == "files" and a.rows for a in run.attributes()),
-                )
-            )
+            versions.setdefault(str(model_id), []).append(_version(run, values, loaded_as))
     for model_id in sorted({*models, *versions}):
         found = tuple(sorted(versions.get(model_id, ()), key=_age))
         model = models.get(model_id)
         if model is None:
             yield ModelToRegister(RunInfo(RunRef(project_id, model_id, "model")), versions=found)
             continue
-        values = _values(model)
-        state = states.get(model.ref)
-        loaded_as = _loaded_as(model, state, selection)
+        values, loaded_as = _described(model, states.get(model.ref), selection)
         if found or loaded_as is not None:
-            labels = tuple(sorted(values.get("sys/tags") or ()))
-            yield ModelToRegister(model.info, loaded_as, str(values.get("sys/description") or ""), labels, found)
+            description, labels = str(values.get("sys/description") or ""), _labels(values)
+            yield ModelToRegister(model.info, loaded_as, description, labels, found)
+
+
+def _told_before(error: StagingError) -> None:
+    """What cannot be opened was reported when it was to be loaded; what comes after it is put in order later."""
+
+
+def _described(run: StagedRun, state: TargetState | None, selection: Selection) -> tuple[dict[str, Any], str | None]:
+    """What describes a model or a version, and its run in the target; one that is damaged is not loaded."""
+    try:
+        return _values(run), _loaded_as(run, state, selection)
+    except StagingError:
+        return {}, None
+
+
+def _version(run: StagedRun, values: Mapping[str, Any], loaded_as: str | None) -> VersionToRegister:
+    return VersionToRegister(
+        run.info,
+        loaded_as,
+        str(values.get("sys/stage") or ""),
+        str(values.get("sys/description") or ""),
+        _labels(values),
+        loaded_as is not None and any(CLASS_OF_TYPE.get(a.type) == "files" and a.rows for a in run.attributes()),
+    )
+
+
+def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(values.get("sys/tags") or ()))
 
 
 def _loaded_as(run: StagedRun, state: TargetState | None, selection: Selection) -> str | None:

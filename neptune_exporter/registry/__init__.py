@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neptune_exporter.registry.model_version import TrackedModelVersion
+    from neptune_exporter.registry.opened import open_model_version
     from neptune_exporter.registry.settings import TrackingLibraryBackendSettings, TrackingLibraryLoggingSettings
     from neptune_exporter.registry.specs import (
         MODEL_CARD_ATTRIBUTE_PATH,
@@ -30,10 +31,12 @@ __all__ = [
     "TrackedModelVersion",
     "TrackingLibraryBackendSettings",
     "TrackingLibraryLoggingSettings",
+    "open_model_version",
 ]
 
 _HOMES = {
     "TrackedModelVersion": "model_version",
+    "open_model_version": "opened",
     "TrackingLibraryBackendSettings": "settings",
     "TrackingLibraryLoggingSettings": "settings",
 }

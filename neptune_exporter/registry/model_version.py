@@ -14,7 +14,7 @@ except ImportError:
     raise MissingExtraError("registry", "neptune") from None
 
 from neptune_exporter.registry.neptune import NeptuneFiles, NeptuneReceiver, S3Receiver
-from neptune_exporter.registry.s3 import S3Storage, wanted_bucket
+from neptune_exporter.registry.s3 import S3Storage, version_prefix, wanted_bucket
 from neptune_exporter.registry.settings import TrackingLibraryBackendSettings, tracking_logger
 from neptune_exporter.registry.transfer import Receiver, Stored, Uploads
 
@@ -88,8 +88,3 @@ class TrackedModelVersion(Uploads, ModelVersion):  # type: ignore[misc]
             return NeptuneReceiver(self._files)
         bucket = wanted_bucket(self._backend_settings)
         return S3Receiver(self._files, bucket, self.derive_model_version_s3_prefix() + "/")
-
-
-def version_prefix(prefix: str, project: str, version: str) -> str:
-    """`[prefix/]workspace/project/version`."""
-    return "/".join(filter(None, [prefix, project, version]))

@@ -201,6 +201,11 @@ class S3Storage:
             self._client.delete_object(Bucket=bucket, Key=key)
 
 
+def version_prefix(prefix: str, project: str, version: str) -> str:
+    """`[prefix/]workspace/project/version`."""
+    return "/".join(filter(None, [prefix, project, version]))
+
+
 def check_key(key: str) -> None:
     """Raises `UsageError` if S3 cannot hold the key."""
     if not is_text(key) or len(key.encode()) > KEY_BYTES:
