@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -93,19 +94,21 @@ def examined(
             yield _attempt(run, selection, step_types, None)
     if not unproven:
         return
-    tasks = [(run, scratch / str(number)) for number, run in enumerate(unproven)]
+    own = Path(tempfile.mkdtemp(dir=scratch))
+    tasks = [(run, own / str(number)) for number, run in enumerate(unproven)]
     workers = min(workers, len(tasks))
     work = partial(_read, selection=selection, step_types=frozenset(step_types))
     with open_executor("threads" if workers == 1 else executor, workers) as pool:
         yield from each(pool, work, tasks, ref_of=lambda task: task[0].ref, window=2 * workers)
 
 
-def kept_run(examined: Path) -> StagedRun | None:
-    """A run as `examined` has left it; None if that was on another machine."""
-    try:
-        run: StagedRun = pickle.loads(examined.read_bytes())  # noqa: S301 - a file of our own
-    except FileNotFoundError:
+def kept_run(ref: RunRef, kept: Path | None) -> StagedRun | None:
+    """A run as `examined` has kept it; None if it has not, or on another machine."""
+    if kept is None or not kept.exists():
         return None
+    run: StagedRun = pickle.loads(kept.read_bytes())  # noqa: S301 - a file of our own
+    if run.ref != ref:
+        raise ValueError(f"{kept} holds {run.ref} and not {ref}")
     return run
 
 
