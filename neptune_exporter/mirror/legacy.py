@@ -189,8 +189,8 @@ def _kept(attribute: Any, operation: Any) -> FileToKeep | None:
 
 
 def _put(container: Any, operation: Any, kept: FileToKeep | None) -> None:
-    log, mirror = _log_of(container), current()
-    if log is None or mirror is None:
+    log = _log_of(container)
+    if log is None:
         return
     points = len(getattr(operation, "values", ()) or ())
     size = 200 + 64 * points + len(getattr(operation, "file_content", "") or "")
@@ -200,14 +200,14 @@ def _put(container: Any, operation: Any, kept: FileToKeep | None) -> None:
         entries.append((spool.FILE, kept))
         size += len(kept.source) if isinstance(kept.source, bytes) else 0
     entries.append((spool.LEGACY, functools.partial(_line, operation, key, time.time())))
-    mirror.recorder.put(log, entries, size)
+    log.recorder.put(log, entries, size)
 
 
 def _put_plain(container: Any, operation: dict[str, Any]) -> None:
-    log, mirror = _log_of(container), current()
-    if log is not None and mirror is not None:
+    log = _log_of(container)
+    if log is not None:
         payload = json.dumps({"obj": operation, "version": 0, "at": time.time()}).encode()
-        mirror.recorder.put(log, [(spool.LEGACY, payload)], len(payload))
+        log.recorder.put(log, [(spool.LEGACY, payload)], len(payload))
 
 
 def _line(operation: Any, kept: str | None, at: float) -> bytes:

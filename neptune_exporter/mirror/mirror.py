@@ -28,10 +28,16 @@ class Mirror:
         self.settings = settings
         self._recorder = Recorder(self._opened, self._tick)
         self._workers: dict[Path, Worker] = {}
-        self._pid = os.getpid()
         self._exit_deadline: float | None = None
         self._obstacle: str | None = None
         self._announced = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        """The parent's processes are not ours, and its exit is not ours."""
+        self._workers = {}
+        self._exit_deadline = None
 
     def open(self, project: str, run_id: str, client: str, version: str, **more: str) -> RunLog:
         """Begins a run. Cheap: no file is made here."""
@@ -41,7 +47,7 @@ class Mirror:
             if self._obstacle:
                 self._recorder.warn(self._obstacle)
         header = Header(project, run_id, client, version, spool.host_name(), os.getpid(), **more)
-        log = RunLog(self.settings.spool, header)
+        log = RunLog(self.settings.spool, header, self._recorder)
         self._recorder.logs.add(log)
         # The last registered runs first: before Neptune closes what the script left open.
         atexit.unregister(self._leaving)
@@ -76,9 +82,7 @@ class Mirror:
 
     def _leaving(self) -> None:
         """At exit all runs together get what one gets."""
-        if self._pid == os.getpid():
-            self._exit_deadline = time.monotonic() + self.settings.close_seconds
-            self._recorder.flush(min(0.5, self.settings.close_seconds))
+        self._exit_deadline = time.monotonic() + self.settings.close_seconds
 
     # --- in the recorder's thread
 
@@ -117,11 +121,6 @@ def current() -> Mirror | None:
     global _current  # noqa: PLW0603 - one per process
     if _current is None:
         settings = Settings.from_environment()
-        if not settings.active:
-            return None
-        _current = Mirror(settings)
-    elif _current._pid != os.getpid():  # noqa: SLF001 - its own module
-        _current._pid = os.getpid()  # noqa: SLF001
-        _current._workers = {}  # noqa: SLF001
-        _current._exit_deadline = None  # noqa: SLF001
+        if settings.active:
+            _current = Mirror(settings)
     return _current

@@ -202,9 +202,8 @@ def _wrapped_log(original: Callable[..., None]) -> Callable[..., None]:
 
 def _put(run: Any, noted: _Noted) -> None:
     log: RunLog | None = run.__dict__.get(_LOG)
-    mirror = current()
-    if log is not None and mirror is not None:
-        mirror.recorder.put(log, noted.entries, noted.size)
+    if log is not None:
+        log.recorder.put(log, noted.entries, noted.size)
 
 
 def _noting(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:

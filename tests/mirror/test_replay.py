@@ -25,7 +25,7 @@ for step in range(100_000):
     run.log_string_series({"text": f"line {step}"}, step=step)
     if step == 200:
         print("now", flush=True)
-    time.sleep(0.001)
+    time.sleep(0.001 if step < 200 else 0.05)
 """
 
 
