@@ -133,7 +133,8 @@ def _takeover_lock(path: Path) -> Iterator[None]:
         yield
         return
     with disk.explained("write", path), path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with disk.where_possible():
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -104,9 +104,20 @@ def sync_folder(path: Path) -> None:
     with explained("sync the folder", path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with where_possible():
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def where_possible() -> Iterator[None]:
+    """For what some file systems do not offer: locks, and the syncing of folders."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
@@ -114,10 +114,12 @@ class FileReader:
     Args:
         root: the project's files folder.
         entries: what the manifest says of them, by path; empty for a run without one.
+        check: asked when a file is not as it should be; raises what explains it better, if anything does.
     """
 
-    def __init__(self, root: Path, entries: Mapping[str, FileEntry]) -> None:
+    def __init__(self, root: Path, entries: Mapping[str, FileEntry], check: Callable[[], None] = lambda: None) -> None:
         self._root = root
+        self._check = check
         self.known = entries
         self._hashed: dict[str, str] = {}
 
@@ -133,11 +135,13 @@ class FileReader:
             )
         local = self._root / path
         if not local.is_file():
+            self._check()
             raise DamagedDataError(f"{local} is missing.", "Restore it, or check --files-path.")
         if not local.resolve().is_relative_to(self._root.resolve()):
             raise DamagedDataError(f"{local} leaves the files folder.", "This archive is not to be trusted.")
         known = self.known.get(path)
         if known is not None and local.stat().st_size != known.bytes:
+            self._check()
             raise DamagedDataError(
                 f"{local} has {local.stat().st_size} bytes instead of {known.bytes}.",
                 "Restore it from a backup, or export the run again with --overwrite.",

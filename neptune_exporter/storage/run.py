@@ -81,7 +81,7 @@ class StagedRun:
         self._folder = folder
         self._parts = [part.path for part in manifest.parts] if manifest else list(parts)
         entries = {file.path: file for file in manifest.files} if manifest else {}
-        self.files = FileReader(folder.files, entries)
+        self.files = FileReader(folder.files, entries, self._check_unchanged)
 
     # --- what it is
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class ExporterContract:
 
     def test_lists_only_what_is_selected(self, exporter, expected):
         ref = min(expected)
-        selection = Selection(projects=(ref.project_id,), run_patterns=(f"^{ref.run_id}$",))
+        selection = Selection(projects=(ref.project_id,), run_patterns=(f"^{re.escape(ref.run_id)}$",))
         assert [run.info.ref for run in self.all_runs(exporter, selection)] == [ref]
         nobody = Selection(projects=("nobody/nothing",))
         assert [r for p in exporter.projects(nobody) if nobody.wants_project(p) for r in exporter.runs(p, nobody)] == []

@@ -7,15 +7,17 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from truth import rows_in
+from truth import PROJECT, log_everything, rows_in
 
 from contracts.exporter import ExporterContract
 from contracts.loader import LoaderContract
 from contracts.memory import MemoryExporter, MemoryLoader, MemoryRun, MemorySink, MemoryTargetOptions, World
 from contracts.rows import curve, everything, read_rows
 from contracts.sink import REF, SinkContract
+from neptune_exporter.exporters.offline import OfflineOptions
 from neptune_exporter.loaders.loader import LoadOptions
 from neptune_exporter.model import RunInfo, RunRef
+from neptune_exporter.plugins import EXPORTERS, find
 from neptune_exporter.storage.manifest import SourceRecord
 from neptune_exporter.storage.staging import Staging
 
@@ -33,6 +35,23 @@ class TestMemoryExporter(ExporterContract):
     def exporter(self, expected, tmp_path):
         world = World([MemoryRun(RunInfo(ref), rows) for ref, rows in expected.items()])
         return MemoryExporter(world.save(tmp_path / "world"))
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    return log_everything(tmp_path_factory.mktemp("logged"))
+
+
+class TestOfflineExporter(ExporterContract):
+    @pytest.fixture
+    def expected(self, truth):
+        return {RunRef(PROJECT, run_id): run.all_rows for run_id, run in truth.runs.items()}
+
+    @pytest.fixture
+    def exporter(self, truth):
+        exporter = find(EXPORTERS, "offline").make(OfflineOptions(offline_path=(str(truth.directory),)))
+        yield exporter
+        exporter.close()
 
 
 class TestMemorySink(SinkContract):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -220,3 +221,14 @@ def test_a_writer_notices_what_came_meanwhile(staging):
         staging.writer(RunInfo(REF), SourceRecord("memory", "here"), base)
     with pytest.raises(ClaimedError, match="just exported"):
         staging.writer(RunInfo(REF), SourceRecord("memory", "here"), None)
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(_file, _operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Claim(tmp_path / "run.claim", "the run"):
+        assert living_holder(tmp_path / "run.claim")["pid"] == os.getpid()

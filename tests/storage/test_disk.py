@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 
 import pytest
 from contracts.disk_faults import Faults
@@ -102,3 +103,27 @@ def test_a_folder_that_holds_something_stays(tmp_path):
     assert (tmp_path / "a" / "b").exists()
     disk.remove_tree(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_does_not_sync_folders_will_do(tmp_path, monkeypatch, number):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    disk.make_folder(tmp_path / "a" / "b")
+    disk.write_json(tmp_path / "a" / "b" / "c.json", {"n": 1})
+    assert json.loads((tmp_path / "a" / "b" / "c.json").read_text()) == {"n": 1}
+
+
+def test_other_failures_of_syncing_are_failures(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StagingError, match="Cannot sync the folder"):
+        disk.sync_folder(tmp_path)

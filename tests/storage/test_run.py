@@ -177,9 +177,10 @@ def _paths_of(row, batches):
 def test_a_reader_that_comes_too_late_says_so(staging, run):
     """The new parts have the same names, and perhaps the same sizes: they are not the rows that were asked for."""
     attributes = run.attributes()
-    again = [single("x", 1)]
-    write_run(staging, REF, again)
-    for use in (run.attributes, lambda: read_rows(run, staging), lambda: read_rows(run, staging, "step")):
+    (model,) = [path for path in run.file_paths() if "model" in path]
+    write_run(staging, REF, [single("x", 1)])
+    readers = (run.attributes, lambda: read_rows(run, staging), lambda: read_rows(run, staging, "step"))
+    for use in (*readers, lambda: run.files.open(model), lambda: run.files.size(model)):
         with pytest.raises(StagingError, match="was exported again while it was being read") as raised:
             use()
         assert "Run the same command again" in raised.value.hint
