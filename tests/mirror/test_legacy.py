@@ -1,0 +1,90 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of the 1.x client: in debug mode without Neptune, and in its own offline mode beside it."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import records
+
+from neptune_exporter.mirror import spool
+
+pytest.importorskip("neptune")
+
+SCRIPT = """
+import neptune
+import neptune_exporter.dual_logging
+from neptune.types import File
+
+run = neptune.init_run(
+    project="team/project", custom_run_id="mine", name="a name", tags=["stays", "goes"], source_files=[],
+    capture_hardware_metrics=False, capture_stdout=False, capture_stderr=False, capture_traceback=False,
+)
+run["params"] = {"lr": 0.1, "n": 3, "text": "ü", "on": True}
+for number in range(100):
+    run["train/loss"].append(number / 7)
+run["train/acc"].extend([1.0, 2.0, 3.0], steps=[0.5, 1.5, 2.5])
+run["text"].append("one\\ntwo")
+run["content"].upload(File.from_content("in memory", extension="txt"))
+run["path"].upload("here.bin")
+run["gone"] = 1
+del run["gone"]
+run["sys/tags"].remove("goes")
+assert run.get_url()
+run.stop()
+"""
+
+
+def exported(script) -> dict[tuple[str, str], list]:
+    script.command("export", "--exporter", "offline", "--offline-path", "spool")
+    parts = (script.folder / "exports" / "data").glob("*/*_part_*.parquet")
+    found: dict[tuple[str, str], list] = {}
+    for row in (row for path in parts for row in pq.read_table(path).to_pylist()):
+        found.setdefault((row["attribute_path"], row["attribute_type"]), []).append(row)
+    return found
+
+
+@pytest.mark.parametrize("environment", [{"DISABLE_NEPTUNE_LOGGING": "true"}, {"NEPTUNE_EXPORTER_TARGET": "nowhere"}])
+def test_what_was_logged_is_in_the_spool(script, environment):
+    (script.folder / "here.bin").write_bytes(b"\0\1\2")
+    script.run(SCRIPT, **environment)
+    (script.folder / "here.bin").unlink()  # the spool has its own copy
+    rows = exported(script)
+    losses = [(float(row["step"]), row["float_value"]) for row in rows["train/loss", "float_series"]]
+    assert sorted(losses) == [(float(number), number / 7) for number in range(100)]
+    assert sorted(float(row["step"]) for row in rows["train/acc", "float_series"]) == [0.5, 1.5, 2.5]
+    assert rows["params/lr", "float"][0]["float_value"] == 0.1
+    assert rows["params/n", "int"][0]["int_value"] == 3
+    assert rows["params/text", "string"][0]["string_value"] == "ü"
+    assert rows["params/on", "bool"][0]["bool_value"] is True
+    assert rows["text", "string_series"][0]["string_value"] == "one\ntwo"
+    assert rows["sys/tags", "string_set"][0]["string_set_value"] == ["stays"]
+    assert not [path for path, _ in rows if path == "gone"]
+    (project,) = (script.folder / "exports" / "files").iterdir()
+    contents = {
+        path: (project / rows[path, "file"][0]["file_value"]["path"]).read_bytes() for path in ("content", "path")
+    }
+    assert contents == {"content": b"in memory", "path": b"\0\1\2"}
+    assert {rows["train/loss", "float_series"][0][name] for name in ("project_id", "run_id")} == {
+        "team/project",
+        "mine",
+    }
+
+
+def test_neptunes_exceptions_are_its_own_and_nothing_is_mirrored(script):
+    script.run(
+        "import neptune, neptune_exporter.dual_logging\n"
+        "run = neptune.init_run(project='a/b', custom_run_id='x', source_files=[], capture_hardware_metrics=False,\n"
+        "    capture_stdout=False, capture_stderr=False)\n"
+        "run['a'] = 1.5\n"
+        "try: run['a'].append(1)\n"
+        "except Exception as error: assert type(error).__module__.startswith(('neptune', 'builtins')), error\n"
+        "else: raise SystemExit('should have raised')\n"
+        "run.stop()\n",
+        DISABLE_NEPTUNE_LOGGING="true",
+    )
+    operations = [json.loads(payload)["obj"] for payload in records(script.spool, spool.LEGACY)]
+    assert [o["type"] for o in operations if o["path"] == ["a"]] == ["AssignFloat"]
