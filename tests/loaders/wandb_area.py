@@ -33,8 +33,9 @@ def hard_rows() -> list[Row]:
     return [
         single("neptune", "a name of ours"), single("neptune_step", 1), single("_wandb", "internal"), single("", "x"),
         single("wandb_version", 1),
-        single("odd--0123abcd", "looks changed"), single("--flag", "stripped by the client"), single("a.b", 1), single("A.b", 2),
-        single("line\nfeed", 1), single("big", 2**53 + 1), single("small", -(2**53)), single("long", "é" * 20_001),
+        single("odd--0123abcd", "looks changed"), single("--flag", "stripped by the client"),
+        single("a.b", 1), single("A.b", 2), single("line\nfeed", 1),
+        single("big", 2**53 + 1), single("small", -(2**53)), single("long", "é" * 20_001),
         single("sys/tags", frozenset({"x" * 64, "x" * 65, "ok", " ", ","})),
         single("sys/description", "What it is.\nMore of it."),
         single("many", b"0"), single("dir/file#1?.txt", b"1"), single("dir", b"2"),

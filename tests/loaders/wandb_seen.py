@@ -150,7 +150,8 @@ def log_records(path: Path) -> Iterator[Any]:
     """The records of a log, by the framing of LevelDB."""
     from wandb.proto import wandb_internal_pb2
 
-    data, position, parts = path.read_bytes(), 7, b""
+    data, position = path.read_bytes(), 7
+    parts: list[bytes] = []  # the first piece of a record may be empty
     assert data[:7] == b":W&B\xe1\xbe\x00"
     while position < len(data):
         left = 32768 - position % 32768
@@ -163,15 +164,15 @@ def log_records(path: Path) -> Iterator[Any]:
         assert len(piece) == length
         assert length + 7 <= left
         assert zlib.crc32(bytes([kind]) + piece) == checksum
-        assert (kind in (1, 2)) == (parts == b"")
+        assert (kind in (1, 2)) == (not parts)
         position += 7 + length
-        parts += piece
+        parts.append(piece)
         if kind in (1, 4):
             record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b""
+            record.ParseFromString(b"".join(parts))
+            parts = []
             yield record
-    assert parts == b""
+    assert not parts
 
 
 def native_key(row: Row) -> tuple[Any, ...]:

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from servers.http import HttpError, Reply
+
 _UPSERTED = {
     "displayName": "display_name",
     "notes": "notes",
@@ -70,10 +72,15 @@ class Run:
 
 
 class Runs:
-    """All runs of a server."""
+    """All runs of a server.
+
+    Attributes:
+        deleted: ids that were deleted, which nobody may use again.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, str, str], Run] = {}
+        self.deleted: set[str] = set()
 
     def all(self) -> list[Run]:
         """Every run, oldest first."""
@@ -105,7 +112,7 @@ class Runs:
         assert offset <= len(lines), f"a hole: {offset} after {len(lines)} lines"
         before = lines[offset : offset + len(content)]
         run.overwritten += len(before)
-        run.torn += sum(old != new for old, new in zip(before, content, strict=False))
+        run.torn += sum(_plain(old) != _plain(new) for old, new in zip(before, content, strict=False))
         lines[offset : offset + len(content)] = content
 
     # --- GraphQL
@@ -114,6 +121,9 @@ class Runs:
         entity, project = v.get("entity") or "tester", v.get("project") or "uncategorized"
         by_id = [run for run in self._runs.values() if run.storage_id == v.get("id")]
         key = (entity, project, v.get("name") or "")
+        if v.get("name") in self.deleted:
+            message = f"run {v['name']} was previously created and deleted; try a new run name"
+            raise HttpError(Reply.json({"errors": [{"message": message}]}, 409))
         inserted = not by_id and key not in self._runs
         if inserted:
             number = f"Run:v1:{v['name']}:{project}:{entity}"
@@ -151,6 +161,13 @@ class Runs:
         end = start + len(page)
         return {"project": {"runs": {"edges": edges, "pageInfo": _page(end, more=end < len(mine))}}}
 
+    def op_GetProjects(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        projects = sorted({run.project for run in self._runs.values() if run.entity == v["entity"]})
+        start = int(v.get("cursor") or 0)
+        end = start + v["perPage"]
+        edges = [{"node": {"name": name}} for name in projects[start:end]]
+        return {"models": {"edges": edges, "pageInfo": _page(end, more=end < len(projects))}}
+
     def op_Run(self, v: dict[str, Any]) -> Any:  # noqa: N802
         run = self._runs.get((v["entity"], v["project"], v["name"]))
         return {"project": {"run": run and self._node(run)}}
@@ -162,6 +179,7 @@ class Runs:
         return {"project": {"run": {"history": wanted[: v["pageSize"]]}}}
 
     def _node(self, run: Run) -> dict[str, Any]:
+        internal = run.config.get("_wandb", {}).get("value", {})
         return {
             "id": run.storage_id,
             "name": run.name,
@@ -175,7 +193,7 @@ class Runs:
             "config": json.dumps(run.config),
             "summaryMetrics": run.summary,
             "sweepName": None,
-            "wandbConfig": "{}",
+            "wandbConfig": json.dumps({"t": internal["t"]} if "t" in internal else {}),
             "historyLineCount": len(run.history),
             "logLineCount": len(run.streams.get("output.log", [])),
             "eventsLineCount": len(run.streams.get("wandb-events.jsonl", [])),
@@ -186,6 +204,11 @@ class Runs:
 
 def _page(end: int, *, more: bool) -> dict[str, Any]:
     return {"endCursor": str(end), "hasNextPage": more}
+
+
+def _plain(line: str) -> str:
+    """A line, its keys in order: the client writes them in any."""
+    return json.dumps(json.loads(line), sort_keys=True)
 
 
 def _refused(name: str) -> Any:

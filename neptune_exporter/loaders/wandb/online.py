@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import tempfile
 import time
@@ -21,11 +23,15 @@ from neptune_exporter.loaders.wandb.entries import manifest_digest
 from neptune_exporter.loaders.wandb.held import RemoteRun
 from neptune_exporter.loaders.wandb.places import Begun, Projects, complete_load
 from neptune_exporter.loaders.wandb.reading import read_run
+from neptune_exporter.loaders.wandb.records import rest_of_log
 from neptune_exporter.loaders.wandb.server import DeletedRunError, HeldRun, RunName, Server, stored_key
 from neptune_exporter.loaders.wandb.writers import ClientWriter, Head, LogWriter, RunWriter, Tail
 from neptune_exporter.model import RunRef
 
+logger = logging.getLogger(__name__)
+
 SUPERSEDED_TAG = "superseded"
+QUIET_SECONDS = 4.0  # twice as long as wandb-core outlives the process that started it
 _WAITS = (
     0.0,
     0.2,
@@ -98,7 +104,7 @@ class Online:
             return _with_folders(begun)
 
     def _go_on(self, mine: Sequence[HeldRun], plan: str) -> Begun:
-        latest = mine[-1]
+        latest = self._quiet(mine[-1].name)
         load = config.load_of(latest.config)
         begun = Begun(latest.name, _generation(latest), plan, load["start_ms"], Path(), Path(), older=_valid(mine[:-1]))
         begun = replace(begun, resumed_rows=latest.rows, complete=load.get("state") == config.COMPLETE)
@@ -114,15 +120,22 @@ class Online:
         """See `Place`."""
         log = begun.folder / f"run-{begun.name.id}.wandb"
         writer.finish(tail, log)
-        if self._by_log:
-            self._check_untouched(begun)
-            sending.sync(log, self._server)
         digest = manifest_digest(tail.entries)
-        held = self._arrived(begun, rows, digest)
+        if self._by_log:
+            held = self._send_rest(begun, log, rows, digest)
+        else:
+            held, whole = self._arrived(begun, rows, digest)
+            if not whole:
+                raise self._loss(held, rows)
         load = complete_load(run, begun, rows, digest)
         values = {**tail.config, names.OURS: {**tail.config[names.OURS], "load": load}}
         wrapped = {key: {"desc": None, "value": value} for key, value in values.items()}
-        self._server.upsert(begun.name, config={**held.raw_config, **wrapped})
+        more = {}
+        if rows and "_step" not in json.loads(held.summary):  # wandb-core sets it only where it sends a row
+            more["summaryMetrics"] = json.dumps(
+                {**json.loads(held.summary), "_step": json.loads(tail.summary["_step"])}
+            )
+        self._server.upsert(begun.name, config={**held.raw_config, **wrapped}, **more)
 
     def retire(self, begun: Begun) -> None:
         """Marks older generations superseded: in their config, and with a tag that people see."""
@@ -185,31 +198,69 @@ class Online:
         start = base[: names.PROJECT_LENGTH // 2]
         return [project for project in self._server.projects(self._entity) if project.startswith(start)]
 
-    def _check_untouched(self, begun: Begun) -> None:
+    def _send_rest(self, begun: Begun, log: Path, rows: int, digest: str) -> HeldRun:
+        """Sends a log; what did not arrive is sent again, and only that."""
+        sent = begun.resumed_rows
+        for last in (False, False, True):
+            self._check_untouched(begun, sent)
+            try:
+                sending.sync(log, self._server)
+            except TargetError:
+                if last:
+                    raise
+                held = self._quiet(begun.name)
+            else:
+                held, whole = self._arrived(begun, rows, digest)
+                if whole:
+                    return held
+                if last or held.rows != rows:
+                    raise self._loss(held, rows)
+            if not sent <= held.rows <= rows:
+                raise self._loss(held, rows)
+            logger.info("The W&B run %s is sent again from row %d on", begun.name.id, held.rows)
+            log = rest_of_log(log, held.rows - sent)
+            sent = held.rows
+        raise AssertionError("unreachable")
+
+    def _check_untouched(self, begun: Begun, rows: int) -> None:
         """What is sent goes after the rows that are there: these must still be the ones that were counted."""
-        held = self._server.run(begun.name)
-        if held is None or held.rows != begun.resumed_rows:
+        if self._found(begun.name).rows != rows:
             raise TargetError(
                 f"The W&B run {begun.name.id} changed while it was being prepared: another load is at work.",
                 "Wait until that has ended, and run the same command again.",
             )
 
-    def _arrived(self, begun: Begun, rows: int, digest: str) -> HeldRun:
-        """The run as the server has it, once all rows and the artifact are there."""
-        held, artifact = None, None
+    def _arrived(self, begun: Begun, rows: int, digest: str) -> tuple[HeldRun, bool]:
+        """The run as the server has it, and whether all rows and the artifact are there."""
+        held = self._found(begun.name)
         for wait in _WAITS:
+            if held.rows >= rows:
+                break
             time.sleep(wait)
-            held = self._server.run(begun.name)
-            if held is not None and held.rows >= rows:
-                artifact = self._server.artifact(begun.name, names.artifact_name(begun.name.id), digest)
-                if artifact is not None or held.rows > rows:
-                    break
-        found = held.rows if held is not None else 0
-        if held is None or found != rows:
-            raise TargetError(f"W&B has {found} rows of the run {begun.name.id} instead of {rows}.", "Load it again.")
-        if artifact is None:
-            raise TargetError(f"W&B has no complete artifact of the run {begun.name.id}.", "Load it again.")
+            held = self._found(begun.name)
+        whole = self._server.artifact(begun.name, names.artifact_name(begun.name.id), digest) is not None
+        return held, whole and held.rows == rows
+
+    def _found(self, name: RunName) -> HeldRun:
+        held = self._server.run(name)
+        if held is None:
+            raise TargetError(f"The W&B run {name.id} is gone.", "Load it again.")
         return held
+
+    def _quiet(self, name: RunName) -> HeldRun:
+        """The run once nobody sends rows any more: the helper of a load that was killed lives on for a moment."""
+        held = self._found(name)
+        while held.state == "running":
+            before = held.rows
+            time.sleep(QUIET_SECONDS)
+            held = self._found(name)
+            if held.rows == before:
+                break
+        return held
+
+    def _loss(self, held: HeldRun, rows: int) -> TargetError:
+        found = f"{held.rows} of {rows} rows" if held.rows != rows else "no complete artifact"
+        return TargetError(f"W&B has {found} of the run {held.name.id}.", "Run the same command again.")
 
 
 def _with_folders(begun: Begun) -> Begun:

@@ -91,12 +91,13 @@ class Projects:
 
     def base(self, project_id: str) -> str:
         """The project of a Neptune project; where experiments have their own, what those begin with."""
-        return names.project_name(self.options.wandb_project or project_id, self.load.name_prefix)
+        return names.project_name(self.options.wandb_project or self.load.place(project_id), self.load.name_prefix)
 
     def of(self, info: RunInfo) -> str:
         """The project of a run."""
         experiment = (info.experiment or info.name) if self.by_experiment else None
-        return names.project_name(self.options.wandb_project or info.ref.project_id, self.load.name_prefix, experiment)
+        project = self.options.wandb_project or self.load.place(info.ref.project_id)
+        return names.project_name(project, self.load.name_prefix, experiment)
 
 
 def plan_of(run: RunToLoad, multiplier: int) -> str:

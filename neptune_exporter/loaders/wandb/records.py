@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from neptune_exporter.loaders.wandb import names
 from neptune_exporter.loaders.wandb.entries import Entry
 from neptune_exporter.loaders.wandb.history import Rows
-from neptune_exporter.loaders.wandb.log import field, varint
+from neptune_exporter.loaders.wandb.log import LogFile, field, records, varint
 from neptune_exporter.model import NO_VALUE, Int64s, step_array
 
 # Fields of Record.
@@ -175,3 +176,16 @@ def step_texts(micros: Int64s) -> pa.Array:
     """Steps as decimal numbers; null without one."""
     text = pc.cast(step_array(micros), pa.string())  # six decimals, always
     return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
+
+
+def rest_of_log(log: Path, rows: int) -> Path:
+    """A copy of a log, beside it, without its first rows."""
+    rest = log.with_name(f"rest-{rows}-{log.name}")
+    copy = LogFile(rest)
+    for record in records(log):
+        if rows and record[0] == _HISTORY << 3 | 2:
+            rows -= 1
+        else:
+            copy.write(record)
+    copy.close()
+    return rest

@@ -38,9 +38,9 @@ _RUNS = f"""query Runs($entity: String!, $project: String!, $cursor: String, $pe
 _RUN = f"""query Run($entity: String!, $project: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_NODE} }} }} }}"""
 _UPSERT = """mutation UpsertBucket($entity: String, $project: String, $name: String, $config: JSONString,
-    $displayName: String, $groupName: String, $jobType: String, $notes: String, $tags: [String!]) {
+    $summaryMetrics: JSONString, $tags: [String!]) {
   upsertBucket(input: {entityName: $entity, modelName: $project, name: $name, config: $config,
-      displayName: $displayName, groupName: $groupName, jobType: $jobType, notes: $notes, tags: $tags}) {
+      summaryMetrics: $summaryMetrics, tags: $tags}) {
     bucket { id name historyLineCount } inserted } }"""
 _HISTORY = """query HistoryPage($entity: String!, $project: String!, $run: String!, $minStep: Int64!,
     $maxStep: Int64!, $pageSize: Int!) {
@@ -82,6 +82,8 @@ class HeldRun:
         raw_config: as the server has it.
         tags: its tags.
         rows: how many rows its history has.
+        summary: its summary, as JSON.
+        state: what W&B takes it for, such as running or finished.
     """
 
     name: RunName
@@ -89,6 +91,8 @@ class HeldRun:
     raw_config: Mapping[str, Any]
     tags: tuple[str, ...]
     rows: int
+    summary: str
+    state: str
 
 
 class Server:
@@ -286,7 +290,8 @@ def _held(entity: str, project: str, node: Mapping[str, Any]) -> HeldRun:
     raw = json.loads(node.get("config") or "{}")
     config = {key: entry["value"] for key, entry in raw.items() if isinstance(entry, dict) and "value" in entry}
     name = RunName(entity, project, node["name"])
-    return HeldRun(name, config, raw, tuple(node.get("tags") or ()), int(node.get("historyLineCount") or 0))
+    tags, rows = tuple(node.get("tags") or ()), int(node.get("historyLineCount") or 0)
+    return HeldRun(name, config, raw, tags, rows, node.get("summaryMetrics") or "{}", node.get("state") or "")
 
 
 def stored_key(url: str) -> str:

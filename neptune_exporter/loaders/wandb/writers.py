@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.wandb import names, records, sending
 from neptune_exporter.loaders.wandb.entries import Entry, manifest_digest
 from neptune_exporter.loaders.wandb.history import Rows
@@ -164,24 +166,25 @@ class ClientWriter:
         self._folder = folder / "client"
         self._folder.mkdir()
         self._online = server is not None
-        self._run = wandb.init(
-            id=head.name.id,
-            entity=head.name.entity or None,
-            project=head.name.project,
-            name=head.title,
-            group=head.group or None,
-            job_type=head.job_type,
-            notes=head.notes or None,
-            tags=list(head.tags),
-            config=dict(head.config),
-            dir=str(self._folder),
-            mode="online" if server else "offline",
-            resume="allow" if server else None,
-            allow_val_change=True,
-            settings=sending.settings(server, reinit="create_new"),
-        )
-        self._run.define_metric(names.STEP_KEY, hidden=True)
-        self._run.define_metric("*", step_metric=names.STEP_KEY)
+        with self._explained():
+            self._run = wandb.init(
+                id=head.name.id,
+                entity=head.name.entity or None,
+                project=head.name.project,
+                name=head.title,
+                group=head.group or None,
+                job_type=head.job_type,
+                notes=head.notes or None,
+                tags=list(head.tags),
+                config=dict(head.config),
+                dir=str(self._folder),
+                mode="online" if server else "offline",
+                resume="allow" if server else None,
+                allow_val_change=True,
+                settings=sending.settings(server, reinit="create_new"),
+            )
+            self._run.define_metric(names.STEP_KEY, hidden=True)
+            self._run.define_metric("*", step_metric=names.STEP_KEY)
 
     def rows(self, rows: Rows, texts: pa.Array) -> None:
         """See `RunWriter`."""
@@ -212,15 +215,27 @@ class ClientWriter:
         artifact = self._wandb.Artifact(names.artifact_name(self._head.name.id), names.ARTIFACT_TYPE)
         for entry in tail.entries:
             artifact.add_file(str(entry.local), name=entry.path, policy="immutable", skip_cache=True)
-        self._run.log_artifact(artifact)
-        self._run.finish(exit_code=tail.exit_code)
+        with self._explained():
+            self._run.log_artifact(artifact)
+            self._run.finish(exit_code=tail.exit_code)
         if not self._online:
             (written,) = self._folder.glob("wandb/offline-run-*/*.wandb")
             written.replace(log)
 
     def abort(self) -> None:
         """See `RunWriter`."""
-        self._run.finish(exit_code=1)
+        with self._explained():
+            self._run.finish(exit_code=1)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns the client's errors into ours."""
+        try:
+            yield
+        except (self._wandb.Error, OSError) as error:
+            raise TargetError(
+                f"W&B's client gave up on the run {self._head.name.id}: {error}", "Load it again."
+            ) from error
 
 
 def summary_texts(last: Mapping[str, str], rows: Rows | None, start_ms: int) -> dict[str, str]:
