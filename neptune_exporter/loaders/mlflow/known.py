@@ -107,11 +107,11 @@ def _newest(runs: list[KnownRun]) -> KnownRun | None:
 
 
 def _state_of(runs: list[KnownRun]) -> TargetState:
-    """Two complete runs are a load that ended before it could tidy up: that is not complete."""
+    """Another run beside the complete one is of a load that ended before it could tidy up: that is not complete."""
     live = next((run for run in runs if is_fresh(run.load)), None)
     if live is not None:
         return TargetState(live.id, complete=False, live=True)
     newest = _newest(runs)
     if newest is None:
         return TargetState(runs[0].id, complete=False)
-    return TargetState(newest.id, complete=sum(run.complete for run in runs) == 1, digest=newest.digest)
+    return TargetState(newest.id, complete=len(runs) == 1, digest=newest.digest)

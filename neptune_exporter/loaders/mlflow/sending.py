@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from neptune_exporter.errors import ExporterError
+from neptune_exporter.errors import ExporterError, TargetError
 from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.known import KnownRun, KnownRuns
 from neptune_exporter.loaders.mlflow.points import Points
@@ -20,6 +20,7 @@ from neptune_exporter.model import RunRef
 
 BATCH_ENTITIES = 1000  # of metrics, parameters and tags together
 BATCH_PARAMS = 100
+CREATE_ATTEMPTS = 3
 UPLOAD_FILES = 500
 UPLOAD_BYTES = 256 << 20
 
@@ -106,8 +107,23 @@ class ClientRun:
             if not half.complete:
                 tracking.delete_run(half.id)
                 known.remove(half.id)
-        self._run_id = tracking.create_run(new.experiment_id, new.name, new.start_ms, new.tags)
+        self._run_id = self._create()
         known.add(new.known_as(self._run_id, tags.STARTED))
+
+    def _create(self) -> str:
+        """Makes the run, once."""
+        new, loaded = self._new, self._new.tags[tags.LOADED]
+        for left in reversed(range(CREATE_ATTEMPTS)):
+            try:
+                return self._tracking.create_run(new.experiment_id, new.name, new.start_ms, new.tags)
+            except TargetError:
+                of_ref = self._tracking.search([new.experiment_id], tags.REF, tags.ref_digest(new.ref))
+                made = [run.info.run_id for run in of_ref if run.data.tags.get(tags.LOADED) == loaded]
+                if made:  # only the answer was lost
+                    return str(made[0])
+                if not left:
+                    raise
+        raise AssertionError  # the last attempt returns or raises
 
     def metrics(self, key: str, points: Points) -> None:
         """Takes points. The client wants an object for each: here, and only here, there is one."""

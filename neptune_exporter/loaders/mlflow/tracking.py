@@ -83,7 +83,7 @@ class Tracking:
                 _try_database(uri)
             from mlflow import MlflowClient
 
-            with _few_retries():
+            with _retries(1):  # a server that does not answer is not worth minutes
                 self._client = MlflowClient(tracking_uri=uri)
                 self._client.search_experiments(max_results=1)
 
@@ -133,8 +133,11 @@ class Tracking:
             return self._client.get_run(run_id)
 
     def create_run(self, experiment_id: str, name: str, start_ms: int, tags: Mapping[str, str]) -> str:
-        """Makes a run and returns its id. A start of 0 would become now."""
-        with self.explained():
+        """Makes a run and returns its id. A start of 0 would become now.
+
+        Not tried again by itself: should only the answer have been lost, there would be two.
+        """
+        with self.explained(), _retries(0):
             run = self._client.create_run(experiment_id, start_time=start_ms or 1, tags=dict(tags), run_name=name)
             return str(run.info.run_id)
 
@@ -279,11 +282,10 @@ def _silence() -> None:
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """For the first call: a server that does not answer is not worth minutes."""
+def _retries(number: int) -> Iterator[None]:
+    """Tries a call again so often at most."""
     usual = os.environ[_RETRIES]
-    if usual == _QUIET[_RETRIES]:
-        os.environ[_RETRIES] = "1"
+    os.environ[_RETRIES] = str(min(number, int(usual)))
     try:
         yield
     finally:
