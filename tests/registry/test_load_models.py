@@ -366,3 +366,36 @@ def test_an_area_without_models_says_so(tmp_path, uri, capsys):
     (tmp_path / "data").mkdir()
     assert main(["load-models", "--mlflow-tracking-uri", uri, "--data-path", str(tmp_path / "data")]) == 1
     assert "does not hold any project with models" in capsys.readouterr().err
+
+
+# --- targets without a registry
+
+
+def test_in_pluto_models_and_versions_are_runs_of_a_project_of_their_own(area, capsys):
+    from servers.pluto import KEY, PlutoServer
+
+    with PlutoServer() as server:
+        to = ["--loader", "pluto", "--pluto-host", server.url, "--pluto-api-key", KEY]
+        assert main(["load-models", *to, *area.places]) == 0
+        said = capsys.readouterr()
+        assert "18 done" in said.out
+        assert "has no model registry" in said.out + said.err
+        assert main(["verify", "--models", *to, *area.places]) == 0
+        assert main(["load-models", *to, *area.places]) == 0
+        assert "18 skipped" in capsys.readouterr().out
+
+
+def test_in_wandb_models_and_versions_are_runs_of_a_project_of_their_own(area, capsys, monkeypatch):
+    from servers.wandb import API_KEY, ENTITY, serving
+
+    for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(area.root / "wandb" / name))
+    monkeypatch.setenv("NETRC", str(area.root / "netrc"))
+    with serving() as server:
+        to = ["--loader", "wandb", "--wandb-entity", ENTITY, "--wandb-base-url", server.url]
+        to += ["--wandb-api-key", API_KEY, "--wandb-dir", str(area.root / "logs")]
+        assert main(["load-models", *to, *area.places]) == 0
+        said = capsys.readouterr()
+        assert "18 done" in said.out
+        assert "has no model registry" in said.out + said.err
+        assert main(["verify", "--models", *to, *area.places]) == 0

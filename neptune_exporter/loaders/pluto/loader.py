@@ -146,7 +146,7 @@ class PlutoLoader:
         return self._connection
 
     def _project(self, project_id: str) -> str:
-        return marks.project_name(project_id, self._load.name_prefix, self._options.pluto_project)
+        return marks.project_name(self._load.place(project_id), self._load.name_prefix, self._options.pluto_project)
 
     def _loads(self, project_id: str, *, fresh: bool = False) -> list[Load]:
         """Every load of every run of a project; as of the last listing, and our own since, unless `fresh`."""
