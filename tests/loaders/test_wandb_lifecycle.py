@@ -373,7 +373,8 @@ def test_rows_of_somebody_else_in_our_run_are_noticed(server, target, root):  # 
 def wandb_sync(running: WandbServer, folder: Path, *paths: Path) -> None:
     environment = {**os.environ, **client_environment(folder), "WANDB_BASE_URL": running.url, "WANDB_API_KEY": API_KEY}
     program = Path(sys.executable).parent / "wandb"
-    subprocess.run([str(program), "sync", *map(str, paths)], env=environment, check=True, capture_output=True)
+    command = [str(program), "sync", *(str(path.absolute()) for path in paths)]
+    subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)  # it logs where it runs
 
 
 @pytest.mark.parametrize("way", WAYS)
