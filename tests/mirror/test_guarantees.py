@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import neptunes_own, records, snapshots, updates
+from mirrored import neptunes_own, records, snapshots, updates
 
 from neptune_exporter.mirror import mirror as mirror_module
 from neptune_exporter.mirror import recorder, scale, spool

@@ -8,7 +8,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import records
+from mirrored import records
 
 from neptune_exporter.mirror import spool
 

@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from conftest import neptunes_own, records, snapshots, updates
+from mirrored import neptunes_own, records, snapshots, updates
 
 from neptune_exporter.mirror import spool
 

@@ -8,7 +8,7 @@ import os
 import signal
 
 import pytest
-from conftest import updates
+from mirrored import updates
 
 from neptune_exporter.mirror import spool
 
@@ -37,7 +37,7 @@ def killed(script, **environment):
 
 
 def logged_steps(script):
-    from conftest import snapshots
+    from mirrored import snapshots
 
     return sorted(s.step.whole for s in snapshots(updates(script.spool)) if "loss" in s.append)
 

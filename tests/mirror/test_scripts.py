@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import updates
+from mirrored import updates
 
 pytestmark = pytest.mark.usefixtures("with_mlflow")
 
@@ -88,7 +88,7 @@ def test_histograms(script):
     script.replay()
     (line,) = script.mlflow().text("histograms/layer1/activations.jsonl").splitlines()
     histogram = json.loads(line)
-    from conftest import snapshots
+    from mirrored import snapshots
 
     logged = next(s for s in snapshots(script.own()) if s.append).append["layer1/activations"].histogram
     assert histogram["edges"] == list(logged.bin_edges)

@@ -1,21 +1,9 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""The marker of a run that is being fed while it is logged: `live:` and the time of its last sign of life."""
+"""The marker of live runs, where MLflow's own modules look for it."""
 
 from __future__ import annotations
 
-import time
+from neptune_exporter.loaders.live_marks import ENDED, LIVE, is_fresh, live_marker
 
-LIVE, ENDED = "live:", "live-ended"
-FRESH_SECONDS = 600
-
-
-def live_marker() -> str:
-    """The marker now."""
-    return f"{LIVE}{time.time_ns() // 1_000_000}"
-
-
-def is_fresh(marker: str) -> bool:
-    """Whether a marker says that the run is being fed right now."""
-    beat = marker.removeprefix(LIVE)
-    return marker.startswith(LIVE) and beat.isdecimal() and int(beat) / 1000 > time.time() - FRESH_SECONDS
+__all__ = ["ENDED", "LIVE", "is_fresh", "live_marker"]

@@ -15,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from neptune_exporter.errors import TargetError
-from neptune_exporter.loaders.loader import Limits, LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
+from neptune_exporter.loaders.live_marks import is_fresh
+from neptune_exporter.loaders.loader import (
+    Limits,
+    LiveTarget,
+    LoadOptions,
+    RunToLoad,
+    TargetProject,
+    TargetRun,
+    TargetState,
+)
 from neptune_exporter.loaders.pluto import PlutoOptions, marks
 from neptune_exporter.loaders.pluto.api import OpenRun, Pluto, addresses
 from neptune_exporter.loaders.pluto.client import RefusedError
+from neptune_exporter.loaders.pluto.live import PlutoLive
 from neptune_exporter.loaders.pluto.reading import read_run
 from neptune_exporter.loaders.pluto.sink import RunSink
 from neptune_exporter.loaders.runs import start_ms, title
@@ -128,6 +138,16 @@ class PlutoLoader:
         target = OpenRun(newest.id, details["name"], self._project(ref.project_id))
         return read_run(self._api, target, details, ref)
 
+    def live(self, step_multiplier: int | None) -> LiveTarget:
+        """A run that is fed while it is being logged. See `Live`."""
+        return PlutoLive(
+            lambda: self._api,
+            self._project,
+            lambda run: title(run, self._load),
+            lambda project_id: self.states(project_id).step_multiplier,
+            step_multiplier,
+        )
+
     def close(self) -> None:
         """Lets go of the connection."""
         if self._connection is not None:
@@ -234,6 +254,9 @@ def _newest(loads: Iterable[Load]) -> Load | None:
 
 def _state_of(loads: list[Load]) -> TargetState:
     """The newest complete load counts. Two of them are one that ended before it could tidy up: not complete."""
+    live = next((load for load in loads if is_fresh(load.state)), None)
+    if live is not None:
+        return TargetState(str(live.id), complete=False, live=True)
     newest = _newest(loads)
     if newest is None:
         return TargetState(str(loads[0].id), complete=False)
