@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import re
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, so that a red test is red for everybody;
@@ -20,3 +22,12 @@ settings.load_profile("default")
 for name in list(os.environ):
     if name.startswith(("NEPTUNE_", "MLFLOW_", "WANDB_", "MLOP_", "PLUTO_")) and "_E2E_" not in name:
         del os.environ[name]
+
+# What kills processes and what waits for servers says nothing new on another Python, but takes minutes.
+LONG = re.compile(r"crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|mlflow_(values|official)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if LONG.search(item.path.stem):
+            item.add_marker(pytest.mark.long)
