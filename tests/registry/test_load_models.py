@@ -399,3 +399,14 @@ def test_in_wandb_models_and_versions_are_runs_of_a_project_of_their_own(area, c
         assert "18 done" in said.out
         assert "has no model registry" in said.out + said.err
         assert main(["verify", "--models", *to, *area.places]) == 0
+
+
+def test_an_area_without_manifests_as_the_official_exporter_leaves_it(area, uri, tmp_path, capsys):
+    for folder in list((area.root / "data").rglob("_manifest")):
+        shutil.rmtree(folder)
+    assert area.load(uri) == 0
+    check(area, uri, tmp_path)
+    assert area.verify(uri) == 0
+    capsys.readouterr()
+    assert area.load(uri) == 0
+    assert "18 skipped" in capsys.readouterr().out

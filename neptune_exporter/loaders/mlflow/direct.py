@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.mlflow import tags
@@ -99,6 +100,7 @@ class DirectRun:
             deleted=[old.id for old in new.replaces],
             forks=[fork.id for fork in new.forks],
         )
+        pa.default_memory_pool().release_unused()  # what reading the parts has left: up to 200 MB
         try:
             self._database.write(rows, self._spool.read)
         except TargetError:
