@@ -84,17 +84,25 @@ def server(truth, offline, tmp_path_factory):
         server.store.projects[PROJECT]["everything"].set(
             "sys/creation_time", "datetime", round(truth.runs["everything"].created.timestamp() * 1000)
         )
-        started = [
-            start(str(folder / "sync.py"), str(next(path.glob("*.sqlite3"))), server.api_token)
+        logs = [
+            next(path.glob("*.sqlite3"))
             for run_id in RUNS
             for path in sorted(truth.directory.iterdir())
             if path.name.startswith(f"team_truth_{run_id}_")
         ]
+        # A fork takes over what its parent has by then: the parent has to be there, whole.
+        parent = next(log for log in logs if log.parent.name.startswith("team_truth_everything_"))
+        finish(start(str(folder / "sync.py"), str(parent), server.api_token))
+        started = [start(str(folder / "sync.py"), str(log), server.api_token) for log in logs if log != parent]
         started.append(start(str(folder / "live.py"), server.api_token))
         for process in started:
-            out, _ = process.communicate(timeout=200)
-            assert process.returncode == 0, out
+            finish(process)
         yield server
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
 
 
 @pytest.fixture
