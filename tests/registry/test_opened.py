@@ -113,7 +113,7 @@ def test_an_upload_that_fails_half_way_is_not_complete(places, backend, monkeypa
     assert tree(places / "down") == TREE
 
 
-def test_a_new_version_in_mlflow(places):
+def test_a_new_version_in_mlflow(places, tmp_path):
     from mlflow import MlflowClient
 
     opened = open_model_version(model="DEMO-MOD", project=PROJECT, backend="mlflow")
@@ -121,7 +121,8 @@ def test_a_new_version_in_mlflow(places):
     opened.upload_config_to_model_version(CONFIG, "model/config")
     again = open_model_version("DEMO-MOD-2", project=PROJECT, backend="mlflow")
     assert again.download_config_from_model_version("model/config") == CONFIG
-    versions = MlflowClient().search_model_versions("name = 'DEMO-MOD'")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")  # another test may have set MLflow's global address
+    versions = client.search_model_versions("name = 'DEMO-MOD'")
     assert {int(version.version) for version in versions} == {1, 2}
     staging = ["--data-path", "exports/model_data", "--files-path", "exports/model_files", "--no-progress"]
     assert main(["load-models", *staging]) == 0  # which leaves it alone
