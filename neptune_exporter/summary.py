@@ -8,22 +8,41 @@ Only runs without a manifest are read, and of those no more than it takes to cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
-from neptune_exporter.errors import EXIT_INCOMPLETE, EXIT_OK, DamagedDataError, StagingError
+from neptune_exporter.errors import EXIT_INCOMPLETE, EXIT_OK, DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute
-from neptune_exporter.model import Kind, step_text, utc
+from neptune_exporter.lineage import ForkNode, fork_trees
+from neptune_exporter.model import Kind, RunInfo, step_text, utc
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import EVERYTHING, Selection
 from neptune_exporter.storage.counting import Counted
 from neptune_exporter.storage.manifest import Totals
+from neptune_exporter.storage.parquet import bytes_by_column
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
 
 KINDS: tuple[Kind, ...] = ("run", "model", "model_version")
-BIGGEST = 5
+LISTED = 1000  # runs, forks and problems of a project that are named; all are counted
+
+# What the bytes of a column are said to be: the types of the values in it.
+_HELD_IN = {
+    **dict.fromkeys(("project_id", "run_id", "attribute_path", "attribute_type"), "names"),
+    **dict.fromkeys(("step", "timestamp"), "steps and times"),
+    "int_value": "int",
+    "bool_value": "bool",
+    "datetime_value": "datetime",
+    "string_set_value": "string_set",
+    "file_value": "file references",
+    "float_value": "float, float_series",
+    "string_value": "string, string_series",
+    "histogram_value": "histogram_series",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,10 @@ class RunSize:
         bytes: its parts on disk.
         files: how many files it has.
         file_bytes: their size.
+        name: its name, where it has one.
+        status: complete, partial, unproven or stray.
+        begun: when it was created, else its earliest time, ISO 8601 in UTC; None where nothing says it.
+        problems: how many of its values could not be carried over.
     """
 
     run: str
@@ -43,6 +66,21 @@ class RunSize:
     bytes: int
     files: int
     file_bytes: int
+    name: str | None = None
+    status: str = ""
+    begun: str | None = None
+    problems: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunProblem:
+    """One thing of a run that could not be carried over; see `errors.Problem`."""
+
+    run: str
+    attribute: str | None
+    kind: str
+    message: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +104,14 @@ class ProjectSummary:
         forks: how many runs are forks of another one.
         sources: how many runs came from which source.
         problems: how many values could not be carried over.
-        biggest: the biggest runs.
+        biggest: the biggest runs, at most `LISTED`.
+        begun: how many runs were begun on which day (ISO 8601, UTC), "" for those of which nobody knows.
+        bytes: what the bytes on disk are, where that was asked for: by types of values, "footers", and "files".
+        fork_trees: the runs that are forks or have forks, tree by tree, at most `LISTED`.
+        in_trees: how many there are.
+        problem_kinds: how many values could not be carried over, by kind of problem (retry, permanent).
+        problem_list: what could not be carried over, at most `LISTED`.
+        problem_entries: how many entries that list would have as a whole.
     """
 
     project: str
@@ -86,6 +131,13 @@ class ProjectSummary:
     sources: Mapping[str, int]
     problems: int
     biggest: tuple[RunSize, ...]
+    begun: Mapping[str, int]
+    bytes: Mapping[str, int]
+    fork_trees: tuple[ForkNode, ...]
+    in_trees: int
+    problem_kinds: Mapping[str, int]
+    problem_list: tuple[RunProblem, ...]
+    problem_entries: int
 
     def to_json(self) -> dict[str, Any]:
         """The project as a JSON object."""
@@ -118,8 +170,16 @@ class Summary:
         }
 
 
-def summary(staging: Staging, selection: Selection = EVERYTHING, *, progress: Progress | None = None) -> Summary:
+def summary(
+    staging: Staging, selection: Selection = EVERYTHING, *, footers: bool = False, progress: Progress | None = None
+) -> Summary:
     """What a staging area holds of the selected projects and runs.
+
+    Args:
+        staging: the area.
+        selection: which projects and runs.
+        footers: open the footer of every part to say what its bytes are.
+        progress: counts runs.
 
     Raises:
         StagingError: the area does not exist, or holds nothing that was asked for.
@@ -129,7 +189,7 @@ def summary(staging: Staging, selection: Selection = EVERYTHING, *, progress: Pr
     for kind in KINDS:
         for folder in staging.projects(kind, found.damaged.append):
             if selection.wants_project(folder.project_id):
-                tally = _Tally(folder)
+                tally = _Tally(folder, footers=footers)
                 for run in tally.runs(found.damaged, selection):
                     tally.try_add(run, found.damaged)
                     runs.add()
@@ -154,16 +214,21 @@ def nothing_in(staging: Staging, selection: Selection) -> StagingError:
 class _Tally:
     """Adds up the runs of one folder."""
 
-    def __init__(self, folder: ProjectFolder) -> None:
+    def __init__(self, folder: ProjectFolder, *, footers: bool) -> None:
         self._folder = folder
+        self._footers = footers
         self._strays: set[str] = set()
         self._statuses: Counter[str] = Counter()
         self._attributes: Counter[str] = Counter()
         self._points: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._problem_kinds: Counter[str] = Counter()
+        self._problems: list[RunProblem] = []
         self._range = Attribute("", "")
         self._sizes: list[RunSize] = []
-        self._parts = self._forks = self._problems = 0
+        self._parents: dict[str, tuple[str, str | None]] = {}
+        self._parts = self._problem_entries = 0
 
     def runs(self, damaged: list[StagingError], selection: Selection) -> list[StagedRun]:
         """All runs that are selected, strays included; what is damaged or lost is added to `damaged`."""
@@ -194,33 +259,49 @@ class _Tally:
             damaged.append(error)
 
     def _add(self, run: StagedRun) -> None:
-        sizes = [_size(path) for path in run.part_paths()]
+        paths = run.part_paths()
+        sizes = [_size(path) for path in paths]
+        held = [bytes_by_column(path) for path in paths] if self._footers else []
+        problems = run.problems if run.manifest is not None else ()
         if run.manifest is not None:
-            totals, file_sizes = run.manifest.totals, [file.bytes for file in run.manifest.files]
-            self._forks += run.info.parent is not None
-            self._problems += sum(problem.count for problem in run.problems)
+            info, totals, file_sizes = run.info, run.manifest.totals, [file.bytes for file in run.manifest.files]
         else:
             counted = Counted(run)
-            totals, file_sizes = counted.totals, self._file_sizes(run, counted)
-            self._forks += counted.is_fork
-        self._statuses["stray" if run.ref.run_id in self._strays else run.status] += 1
+            info, totals = counted.info, counted.totals
+            file_sizes, problems = _file_sizes(run, counted)
+        if info.parent is not None:
+            step = None if info.fork_step is None else f"{info.fork_step.normalize():f}"
+            self._parents[run.ref.run_id] = info.parent.run_id, step
+        status = "stray" if run.ref.run_id in self._strays else run.status
+        self._statuses[status] += 1
         self._add_totals(totals)
+        self._add_problems(run.ref.run_id, problems)
         self._sources.update(
             {s.source if s.source.startswith(s.exporter) else f"{s.exporter} {s.source}" for s in run.sources}
             or {"unknown"}
         )
         self._parts += len(sizes)
+        for column_bytes, size in zip(held, sizes, strict=False):
+            self._add_bytes(column_bytes, size)
         points = sum(rows for _, rows in totals.types.values())
-        self._sizes.append(RunSize(run.ref.run_id, points, sum(sizes), len(file_sizes), sum(file_sizes)))
+        files = (len(file_sizes), sum(file_sizes))
+        lost = sum(problem.count for problem in problems)
+        begun = _begun(info, totals)
+        self._sizes.append(RunSize(run.ref.run_id, points, sum(sizes), *files, info.name, status, begun, lost))
 
-    def _file_sizes(self, run: StagedRun, counted: Counted) -> list[int]:
-        sizes = []
-        for path in counted.files:
-            try:
-                sizes.append(run.files.size(path))
-            except DamagedDataError:
-                self._problems += 1
-        return sizes
+    def _add_problems(self, run_id: str, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._problem_entries += 1
+            self._problem_kinds[problem.kind] += problem.count
+            if len(self._problems) < LISTED:
+                self._problems.append(
+                    RunProblem(run_id, problem.attribute, problem.kind, problem.message, problem.count)
+                )
+
+    def _add_bytes(self, by_column: Mapping[str, int], size: int) -> None:
+        for column, held in by_column.items():
+            self._bytes[_HELD_IN.get(column, "other columns")] += held
+        self._bytes["footers"] += size - sum(by_column.values())
 
     def _add_totals(self, totals: Totals) -> None:
         for attribute_type, (count, rows) in totals.types.items():
@@ -232,6 +313,11 @@ class _Tally:
     def summary(self) -> ProjectSummary:
         """All of it."""
         known = self._range
+        trees = fork_trees(self._parents, frozenset(size.run for size in self._sizes))
+        listed = tuple(islice(trees, LISTED))
+        file_bytes = sum(size.file_bytes for size in self._sizes)
+        if self._footers and file_bytes:
+            self._bytes["files"] = file_bytes
         return ProjectSummary(
             project=self._folder.project_id,
             kind=self._folder.kind,
@@ -245,12 +331,40 @@ class _Tally:
             parts=self._parts,
             part_bytes=sum(size.bytes for size in self._sizes),
             files=sum(size.files for size in self._sizes),
-            file_bytes=sum(size.file_bytes for size in self._sizes),
-            forks=self._forks,
+            file_bytes=file_bytes,
+            forks=len(self._parents),
             sources=dict(sorted(self._sources.items())),
-            problems=self._problems,
-            biggest=tuple(sorted(self._sizes, key=lambda size: (-size.points, size.run))[:BIGGEST]),
+            problems=sum(self._problem_kinds.values()),
+            biggest=tuple(nsmallest(LISTED, self._sizes, key=lambda size: (-size.points, size.run))),
+            begun=dict(sorted(Counter(_day(size.begun) for size in self._sizes).items())),
+            bytes=dict(sorted(self._bytes.items())),
+            fork_trees=listed,
+            in_trees=len(listed) + sum(1 for _ in trees),
+            problem_kinds=dict(sorted(self._problem_kinds.items())),
+            problem_list=tuple(self._problems),
+            problem_entries=self._problem_entries,
         )
+
+
+def _file_sizes(run: StagedRun, counted: Counted) -> tuple[list[int], tuple[Problem, ...]]:
+    """The sizes of the files of a run without a manifest, and those that are missing as problems."""
+    sizes, problems = [], []
+    for path, attribute in counted.files.items():
+        try:
+            sizes.append(run.files.size(path))
+        except DamagedDataError as error:
+            problems.append(Problem(error.message, attribute))
+    return sizes, tuple(problems)
+
+
+def _begun(info: RunInfo, totals: Totals) -> str | None:
+    if info.created is None:
+        return _time(totals.first_time)
+    return info.created.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _day(time: str | None) -> str:
+    return "" if time is None or " " in time else time[:10]
 
 
 def _size(part: Any) -> int:

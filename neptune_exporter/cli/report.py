@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neptune_exporter.summary import ProjectSummary
     from neptune_exporter.verify.finding import Checked, Finding
 
+BIGGEST = 5
 _KIND_NAMES = {"run": "runs", "model": "models", "model_version": "model versions"}
 
 
@@ -66,7 +67,7 @@ def _project_text(project: ProjectSummary) -> str:
     lines += _indented(console.table(_facts(project)))
     biggest = [
         (size.run, size.points, console.size(size.bytes), size.files, console.size(size.file_bytes))
-        for size in project.biggest
+        for size in project.biggest[:BIGGEST]
     ]
     if len(biggest) > 1:
         lines += _indented(console.table(biggest, ("biggest runs", "points", "parts", "files", "size of files")))

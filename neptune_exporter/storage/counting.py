@@ -16,13 +16,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neptune_exporter.fingerprint import Attribute
-from neptune_exporter.model import NO_VALUE, VALUE_COLUMNS, Int64s, codes_of, normalize, step_micros, time_millis
+from neptune_exporter.model import (
+    NO_VALUE,
+    VALUE_COLUMNS,
+    Int64s,
+    RunInfo,
+    codes_of,
+    normalize,
+    step_micros,
+    time_millis,
+)
 from neptune_exporter.storage.folders import with_members
+from neptune_exporter.storage.identity import info_from_values, names_the_run, sys_values
 from neptune_exporter.storage.manifest import Totals
 from neptune_exporter.storage.parquet import READ_ROWS, damaged, open_part, without_placeholders
 from neptune_exporter.storage.run import StagedRun, file_rows
 
 _KEYS = ["attribute_path", "attribute_type", "step", "timestamp"]
+_IDENTITY = ["attribute_path", "attribute_type", *VALUE_COLUMNS[:5]]  # what a run is called is no set and no file
 _ONE_LEAF = {  # columns of which the footer tells how many rows have a value
     "int_value",
     "float_value",
@@ -41,6 +52,7 @@ class Counted:
         run: any run; its manifest is not asked.
 
     Attributes:
+        info: the run's identity.
         files: the attribute of each file, by the file's path.
 
     Raises:
@@ -52,8 +64,10 @@ class Counted:
         self._range = Attribute("", "")
         self.files: dict[str, str] = {}
         self._reader = run.files
+        self._identity: dict[str, Any] = {}
         for path in run.part_paths():
             self._count_part(path)
+        self.info: RunInfo = info_from_values(run.ref, self._identity)
 
     @property
     def totals(self) -> Totals:
@@ -70,20 +84,19 @@ class Counted:
         """Rows that hold a value."""
         return sum(self._rows.values())
 
-    @property
-    def is_fork(self) -> bool:
-        """Whether the run names a parent."""
-        return any(path == "sys/forking/parent" for path, _ in self._rows)
-
     def _count_part(self, path: Path) -> None:
         part = open_part(path)
         try:
             for group in range(part.metadata.num_row_groups):
                 whole = _has_no_placeholders(part.metadata.row_group(group))
                 columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
+                names_it = False
                 for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
-                    rows = normalize(batch)
-                    self._count(rows if whole else without_placeholders(rows))
+                    rows = normalize(batch) if whole else without_placeholders(normalize(batch))
+                    names_it = names_it or names_the_run(rows)
+                    self._count(rows)
+                for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=_IDENTITY) if names_it else ():
+                    self._identity.update(sys_values(normalize(batch)))
         except (OSError, pa.ArrowException) as error:
             raise damaged(path, error) from error
 

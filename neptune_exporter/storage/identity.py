@@ -35,11 +35,16 @@ def info_from_rows(ref: RunRef, batches: Iterable[pa.RecordBatch]) -> RunInfo:
     return info_from_values(ref, values)
 
 
+def names_the_run(batch: pa.RecordBatch) -> bool:
+    """Whether some of these rows may be part of a run's identity."""
+    return not _WANTED.isdisjoint(batch.column("attribute_path").dictionary.to_pylist())
+
+
 def sys_values(batch: pa.RecordBatch) -> dict[str, Any]:
     """The `sys/*` values in some rows that make up a run's identity, by attribute path."""
-    dictionary = batch.column("attribute_path").dictionary
-    if _WANTED.isdisjoint(dictionary.to_pylist()):
+    if not names_the_run(batch):
         return {}
+    dictionary = batch.column("attribute_path").dictionary
     is_wanted = pa.compute.is_in(dictionary, pa.array(sorted(_WANTED)))
     return _single_values(batch.filter(is_wanted.take(batch.column("attribute_path").indices)))
 

@@ -173,6 +173,19 @@ def open_part(path: Path) -> pq.ParquetFile:
     return part
 
 
+def bytes_by_column(path: Path) -> dict[str, int]:
+    """The bytes on disk of each column of a part, from its footer. Raises like `open_part`."""
+    metadata = open_part(path).metadata
+    found: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            name = column.path_in_schema.split(".", 1)[0]
+            found[name] = found.get(name, 0) + column.total_compressed_size
+    return found
+
+
 def _not_a_part(path: Path, column: str) -> DamagedDataError:
     return DamagedDataError(
         f"{path} is not a part of a Neptune export: it has no column {column}.", "Remove it from the data folder."
