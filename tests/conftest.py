@@ -24,7 +24,10 @@ for name in list(os.environ):
         del os.environ[name]
 
 # What kills processes and what waits for servers says nothing new on another Python, but takes minutes.
-LONG = re.compile(r"crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|mlflow_(values|official)")
+LONG = re.compile(
+    r"crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|load_models|opened|replay|scripts|wire|live"
+    r"|mlflow_(values|official|direct|ui)|wandb_(verify|truth|media)|pluto_(area|client)|listing|roundtrip"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
