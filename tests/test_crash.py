@@ -202,7 +202,7 @@ def tree(root: Path) -> dict[str, bytes]:
     return {
         name: moment.sub(b"", content) if name.endswith(".json") else content
         for name, content in snapshot(root).items()
-        if not name.endswith("claims.lock") and not (name.endswith(".claim") and living_holder(root / name) is None)
+        if not name.endswith(".lock") and not (name.endswith(".claim") and living_holder(root / name) is None)
     }
 
 

@@ -3,7 +3,11 @@
 """Claims: one command works on a run at a time.
 
 A claim is a file beside the manifest that names host, process and time. It is renewed while the command
-lives. A claim is dead if its process is gone (same host) or if it has not been renewed for a while.
+lives. A claim is dead if its process is gone (same host) or if it has not been renewed for a while. Where a
+cluster's scheduler has given a run to another worker of the same command, the first worker's claim is void.
+
+Whoever holds a claim may only have seemed dead: a process that was stopped goes on as if nothing had happened.
+So it looks once more before it commits, and no claim changes hands while it does (`Claim.kept`).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from neptune_exporter.assignment import assignment
 from neptune_exporter.errors import ClaimedError, StagingError
 from neptune_exporter.storage import disk
 
@@ -34,6 +39,10 @@ class Claim:
         path: the claim file.
         what: the run, for the message.
 
+    Attributes:
+        token: no other claim has it.
+        inherited: whether somebody held the run before who may not know yet that it is not theirs any more.
+
     Raises:
         ClaimedError: another living command holds it.
     """
@@ -41,35 +50,61 @@ class Claim:
     def __init__(self, path: Path, what: str) -> None:
         self._path = path
         self._what = what
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex
+        self.inherited = False
 
     def __enter__(self) -> Self:
         disk.make_folder(self._path.parent)
-        with _takeover_lock(self._path.with_name("claims.lock")):
+        command = assignment().command
+        with self._lock():
             holder = living_holder(self._path)
-            if holder is not None:
+            void = holder is not None and command != "" and holder.get("command") == command
+            self.inherited = void or (holder is None and _perhaps_alive(self._path))
+            if holder is not None and not void:
                 raise ClaimedError(
                     f"{self._what} is being worked on by process {holder.get('pid')} on {holder.get('host')}.",
                     "Wait for it to end; then run the same command again.",
                 )
             pid = os.getpid()
-            content = {"host": socket.gethostname(), "pid": pid, "started": _process_start(pid), "token": self._token}
+            content = {
+                "host": socket.gethostname(),
+                "pid": pid,
+                "started": _process_start(pid),
+                "token": self.token,
+                "command": command,
+            }
             with disk.explained("write", self._path):
                 self._path.write_text(json.dumps(content))
-            _held.add(self._token, self._path)
+            _held.add(self.token, self._path)
         return self
 
+    @property
+    def lost(self) -> bool:
+        """Whether another command has taken over, because this one looked dead for a while."""
+        return _content(self._path).get("token") != self.token
+
     def check(self) -> None:
-        """Raises `ClaimedError` if another command has taken over, because this one looked dead for a while."""
-        if _content(self._path).get("token") != self._token:
+        """Raises `ClaimedError` if another command has taken over."""
+        if self.lost:
             raise ClaimedError(f"Another command has taken over {self._what}.", "Run the same command again.")
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """For the length of a with block nobody can take over. Raises `ClaimedError` if somebody has."""
+        with self._lock():
+            self.check()
+            yield
+
+    def _lock(self) -> contextlib.AbstractContextManager[None]:
+        # A few locks for all runs of a project: commits of different runs seldom wait for each other.
+        return _takeover_lock(self._path.with_name(f"claims-{self._path.stem[-1:]}.lock"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _held.drop(self._token)
-        with contextlib.suppress(OSError, StagingError), _takeover_lock(self._path.with_name("claims.lock")):
-            if _content(self._path).get("token") == self._token:
+        _held.drop(self.token)
+        with contextlib.suppress(OSError, StagingError), self._lock():
+            if not self.lost:
                 self._path.unlink()
 
 
@@ -97,6 +132,12 @@ def living_holder(path: Path) -> dict[str, Any] | None:
     if pid == os.getpid():
         return holder if holder.get("token") in _held else None
     return holder if isinstance(pid, int) and _process_start(pid) == holder.get("started") else None
+
+
+def _perhaps_alive(path: Path) -> bool:
+    """Whether who held a claim that counts as dead may only be cut off, or stopped."""
+    holder = _content(path)
+    return "host" in holder and holder.get("host") != socket.gethostname()
 
 
 def _process_start(pid: int) -> str | None:

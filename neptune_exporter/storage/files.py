@@ -31,12 +31,13 @@ class FileWriter:
         folder: the run's folder in it.
         generation: of the export.
         taken: paths that are in use already.
+        apart: keeps the names apart from those of another export of the same generation that may still go on.
     """
 
-    def __init__(self, root: Path, folder: str, generation: int, taken: Iterable[str] = ()) -> None:
+    def __init__(self, root: Path, folder: str, generation: int, taken: Iterable[str] = (), apart: str = "") -> None:
         self._root = root
         self._folder = folder
-        self._suffix = f".g{generation}" if generation > 1 else ""
+        self._suffix = f".g{generation}-{apart}" if apart else f".g{generation}" if generation > 1 else ""
         self._lock = threading.Lock()
         self._taken: set[str] = set()
         self._folders: set[str] = set()

@@ -253,14 +253,20 @@ class ProjectFolder:
         """The run's folder, relative to the project's files folder."""
         return f"{KIND_FOLDERS[self.kind]}/{run_stem}".lstrip("/")
 
-    def remove_temporary(self, run_stem: str) -> None:
-        """Removes what interrupted exports of a run have left under temporary names."""
+    def remove_temporary(self, run_stem: str, token: str = "") -> None:
+        """Removes what interrupted exports of a run have left under temporary names.
+
+        Args:
+            run_stem: the run.
+            token: only of this export, because another one is at work.
+        """
         for name in _listed(self.data / MANIFESTS):
+            if not (name.startswith(f"{run_stem}.") and name.endswith(".tmp") and f".{token}" in name):
+                continue
             path = self.data / MANIFESTS / name
-            if name == f"{run_stem}.sort.tmp":
-                disk.remove_tree(path)
-            elif name.startswith(f"{run_stem}.") and name.endswith(".tmp"):
-                disk.remove(path)
+            (disk.remove_tree if name.endswith(".sort.tmp") else disk.remove)(path)
+        if token:
+            return
         own = self.files / self.run_folder(run_stem)
         for path in own.rglob(".*.tmp") if own.is_dir() else ():
             disk.remove(path)

@@ -8,7 +8,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from itertools import count, takewhile
 from pathlib import Path
@@ -94,11 +94,10 @@ class RunWriter:
             self._orphans = self._check_base()
             self._remove_temporary()
             self._generation = 1 + (base.generation if base is not None else 0)
-            taken = base.file_paths() if base is not None else self._orphans
-            self.files = FileWriter(folder.files, folder.run_folder(self._stem), self._generation, taken)
-            self._sort = ExternalSort(
-                info.ref, "attribute", folder.data / MANIFESTS / f"{self._stem}.sort.tmp", origin=base is not None
-            )
+            taken = [*(base.file_paths() if base is not None else ()), *self._orphans]
+            apart = self._claim.token[:8] if self._claim.inherited else ""
+            self.files = FileWriter(folder.files, folder.run_folder(self._stem), self._generation, taken, apart)
+            self._sort = ExternalSort(info.ref, "attribute", self._temporary("sort"), origin=base is not None)
         except BaseException:
             self._cleanup.close()
             raise
@@ -107,7 +106,8 @@ class RunWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Takes rows in the fixed schema; drops those whose value is null."""
-        self._sort.add(without_placeholders(normalize(batch)), NEW)
+        with self._noticing():
+            self._sort.add(without_placeholders(normalize(batch)), NEW)
 
     def problem(self, problem: Problem) -> None:
         """Something was refused or lost."""
@@ -127,7 +127,11 @@ class RunWriter:
     # --- the end
 
     def commit(self) -> None:
-        """Makes the run count: the manifest last."""
+        """Makes the run count: the manifest last. Raises `ClaimedError` if another command has taken over."""
+        with self._noticing():
+            self._commit()
+
+    def _commit(self) -> None:
         self._fresh = self._sort.attributes | self._empty | {(v.attribute, v.type) for v in self._outside}
         keeps = self._keeps()
         if self._base is not None and keeps is not None:
@@ -159,9 +163,10 @@ class RunWriter:
         renames = [(p.name, e.path) for p, e in reversed(parts)]
         renames = [(f"{MANIFESTS}/{temporary}", final) for temporary, final in renames]
         renames += [(f"{MANIFESTS}/{item[0].name}", f"{MANIFESTS}/{item[1].path}") for item in (extra, index) if item]
-        self._claim.check()
-        self._manifest = manifest
-        commit.commit(self._folder.data, self._folder.files, self._stem, manifest, renames, self._leftovers(manifest))
+        with self._claim.kept():
+            self._manifest = manifest
+            leftovers = self._leftovers(manifest)
+            commit.commit(self._folder.data, self._folder.files, self._stem, manifest, renames, leftovers)
         self._done = True
         self._cleanup.close()
 
@@ -178,11 +183,21 @@ class RunWriter:
 
     # --- parts of the commit
 
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Who has lost the run finds its temporary files gone: that is what is to be said then."""
+        try:
+            yield
+        except (StagingError, OSError):
+            self._claim.check()
+            raise
+
     def _check_base(self) -> list[str]:
         """What was planned with is still what is there, now that nobody else can change it.
 
         Returns:
-            The files that lie here and that nobody can account for, because the run is too damaged to be opened.
+            The files that lie here and that nobody can account for: the run is too damaged to be opened, or who
+            held it before has left them.
         """
         try:
             now = self._folder.run(self._info.ref.run_id, claimed=True)
@@ -193,7 +208,10 @@ class RunWriter:
         known = self._base.generation if self._base is not None else 0
         if (now.generation if now is not None else 0) != known:
             raise ClaimedError(f"Another command has just exported {self._info.ref}.", "Run the same command again.")
-        return []
+        if not self._claim.inherited:
+            return []
+        known_files = set(self._base.file_paths()) if self._base is not None else set()
+        return [path for path in self._folder.files_of(self._stem) if path not in known_files]
 
     def _keeps(self) -> Wanted | None:
         """Which attributes of the base stay; None if it need not be read at all."""
@@ -320,10 +338,10 @@ class RunWriter:
         if self._base is not None:  # whose parts another tool may have named otherwise
             beyond |= set(self._base.part_names()) - {part.path for part in manifest.parts}
         beside = [] if manifest.extra else [f"{MANIFESTS}/{self._stem}.extra.jsonl"]
-        old_files = self._base.owned_file_paths() if self._base is not None else self._orphans
+        old_files = self._base.owned_file_paths() if self._base is not None else []
         return {
             "data": [*sorted(beyond), *beside],
-            "files": [path for path in old_files if path not in files],
+            "files": [path for path in [*old_files, *self._orphans] if path not in files],
         }
 
     def _sha256(self, path: str) -> str:
@@ -334,12 +352,13 @@ class RunWriter:
         return self._base.files.sha256(path)
 
     def _temporary(self, what: str) -> Path:
-        return self._folder.data / MANIFESTS / f"{self._stem}.g{self._generation}.{what}.tmp"
+        own = self._claim.token[:8]  # who has lost the run without knowing must not write into these
+        return self._folder.data / MANIFESTS / f"{self._stem}.g{self._generation}.{own}.{what}.tmp"
 
     def _remove_temporary(self) -> None:
         """Removes what this run's commands left under temporary names, now or before a crash."""
         if not self._commit_begun():
-            self._folder.remove_temporary(self._stem)
+            self._folder.remove_temporary(self._stem, self._claim.token[:8] if self._claim.lost else "")
 
     def _commit_begun(self) -> bool:
         """Whether the new generation is certain: whoever comes next will finish it and needs what it names."""
