@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What dual logging adds to a call of `log_metrics`: `python -m benchmarks.dual_logging [--calls N]`.
 
-The real client logs offline. Calls with the mirror and calls without it take turns in one process (the wrapped method
-and the original one), so that the disk, the clock and the neighbours are the same for both. With an idle target the
-mirror writes its spool and feeds nobody; with a busy one a process feeds MLflow in SQLite at the same time.
+The real client logs offline, on a file system in memory where there is one: on a disk its own `fsync` takes
+milliseconds now and then, and hides whatever one looks for. Blocks of calls with the mirror and blocks of calls
+without it (the client's own method back in its place) take turns in one process, so that the clock and the neighbours
+are the same for both; between them the queue is emptied, so that the writing thread costs only the mirrored calls.
+
+The table shows whole calls of both kinds, the difference of their medians and of their 99th percentiles (which
+includes what the writing thread takes from the interpreter), and the time inside our own code alone. With an idle
+target the mirror writes its spool and feeds nobody; with a busy one a process feeds MLflow in SQLite at the same time.
 """
 
 from __future__ import annotations
@@ -14,35 +19,42 @@ import functools
 import gc
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import _peak_mb as peak_mb
+
 AIM_MEDIAN, AIM_P99 = 20.0, 100.0
+_BLOCK = 100
+_MEMORY = Path("/dev/shm")  # a file system in memory, if there is one
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--calls", type=int, default=3000, help="pairs of calls for each row")
+    parser.add_argument("--calls", type=int, default=3000, help="calls of each kind for each row")
     parser.add_argument("--soak", type=int, default=1_000_000, help="calls of the memory test, 0 for none")
+    parser.add_argument("--disk", action="store_true", help="let the client log to a disk")
     parser.add_argument("--child", nargs=2, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         _child(Path(options.child[0]), options.child[1], options.calls)
         return
+    in_memory = not options.disk and os.access(_MEMORY, os.W_OK)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f},"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, the client logs {'in memory' if in_memory else 'to a disk'}"
     )
     print(f"aims: added time {AIM_MEDIAN:.0f} µs median, {AIM_P99:.0f} µs p99, for up to 100 keys; µs per call\n")
-    print("target   keys | plain median     p99 | mirrored median     p99 | added: median     p99 | of which clock")
+    titles = " | ".join(f"{title + ': median':>15} {'p99':>9}" for title in ("plain", "mirrored", "added", "inside"))
+    print(f"target   keys | {titles}")
     for target in ("idle", "busy"):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=_MEMORY if in_memory else None) as folder:
             _run(folder, target, options.calls)
     if options.soak:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,6 +81,7 @@ def _child(folder: Path, target: str, calls: int) -> None:
     from neptune_scale import Run
 
     import neptune_exporter.dual_logging  # noqa: F401 - that switches it on
+    from neptune_exporter.mirror.mirror import current
 
     run = Run(
         project="bench/mark",
@@ -77,81 +90,81 @@ def _child(folder: Path, target: str, calls: int) -> None:
         source_tracking_config=None,
         enable_console_log_capture=False,
     )
-    plain, mirrored = Run._log.__wrapped__, Run._log  # noqa: SLF001
-    clock = _clock()
-    mirrored_and_timed = clock.timed(mirrored, +1)
-    # What the clock itself adds: the same, around a wrapper that does nothing but call.
-    empty = clock.timed(_empty(clock.timed(plain, -1)), +1)
+    mirror = current()
+    if mirror is None:
+        raise SystemExit("dual logging is off")
     if target == "busy":  # until the target is being fed
         run.log_metrics({"first": 1.0}, step=0)
         while not list((folder / "spool").rglob("targets/*.json")):
             time.sleep(0.2)
+    ways = _ways()
     for keys in (1, 10, 100):
         data = {f"metric/{number}": float(number) for number in range(keys)}
-        times: dict[str, list[float]] = {"plain": [], "mirrored": [], "added": [], "clock": []}
+        times: dict[str, list[float]] = {"plain": [], "mirrored": [], "inside": []}
         gc.collect()
-        for step in range(calls):
-            order = (plain, mirrored_and_timed, empty) if step % 2 else (empty, mirrored_and_timed, plain)
-            for way in order:
-                Run._log = way  # noqa: SLF001
-                clock.spent = 0.0
-                start = time.perf_counter()
-                run.log_metrics(data, step=step)
-                spent = time.perf_counter() - start
-                if way is empty:
-                    times["clock"].append(clock.spent)
-                    continue
-                times["plain" if way is plain else "mirrored"].append(spent)
-                if way is not plain:
-                    times["added"].append(clock.spent)
+        step = 0
+        for _ in range(max(1, calls // _BLOCK)):
+            for way in ("plain", "mirrored", "inside"):
+                clock = ways[way]()
+                for _ in range(_BLOCK):
+                    step += 1
+                    start = time.perf_counter()
+                    run.log_metrics(data, step=step)
+                    times[way].append(clock.take(time.perf_counter() - start))
+                mirror.recorder.flush(10)
+        plain, mirrored, inside = (times[way] for way in ("plain", "mirrored", "inside"))
         columns = [
-            f"{_median(times[name]):9.1f} {_p99(times[name]):9.1f}" for name in ("plain", "mirrored", "added", "clock")
+            *((_median(plain), _p99(plain)), (_median(mirrored), _p99(mirrored))),
+            *((_median(mirrored) - _median(plain), _p99(mirrored) - _p99(plain)), (_median(inside), _p99(inside))),
         ]
-        print(f"{target:<8} {keys:>4} | {' | '.join(columns)}", flush=True)
-    Run._log = mirrored  # noqa: SLF001
+        print(f"{target:<8} {keys:>4} | {' | '.join(f'{a:15.1f} {b:9.1f}' for a, b in columns)}", flush=True)
+    ways["mirrored"]()
     run.close()
 
 
-def _empty(original: Any) -> Any:
-    @functools.wraps(original)
-    def _log(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-
-    return _log
-
-
 class _Clock:
-    """Counts the time of a call that is not spent in the client's own code: what the call is made longer by."""
+    """Times a whole call, or only what our wrapper adds to the client's method."""
 
-    spent = 0.0
+    def __init__(self, *, inside: bool = False) -> None:
+        self._inside, self._spent = inside, 0.0
 
-    def inside(self, method: Any, sign: float) -> None:
-        """Times what a wrapper calls: `sign` says whether that counts for or against."""
-        (cell,) = (c for n, c in zip(method.__code__.co_freevars, method.__closure__, strict=True) if n == "original")
-        cell.cell_contents = self.timed(cell.cell_contents, sign)
+    def take(self, whole: float) -> float:
+        """The time of the call that has just ended."""
+        spent, self._spent = self._spent, 0.0
+        return spent if self._inside else whole
 
-    def timed(self, function: Any, sign: float) -> Any:
+    def timed(self, function: Callable[..., Any], sign: float) -> Callable[..., Any]:
+        """Counts the time of a function for us, or against us."""
+
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.spent += sign * (time.perf_counter() - start)
+                self._spent += sign * (time.perf_counter() - start)
 
         return call
 
 
-def _clock() -> _Clock:
-    """Added is: the wrapper of the call without the client's call, and the wrapper of its store without the store."""
-    from neptune_scale.api.run import OperationsRepository, Run
+def _ways() -> dict[str, Callable[[], _Clock]]:
+    """What puts the client's own method in place, or ours, or ours with a clock in it."""
+    from neptune_scale.api.run import OperationsRepository
 
-    clock = _Clock()
-    clock.inside(Run._log, -1)  # noqa: SLF001
-    store = OperationsRepository._insert_update_run_snapshots  # noqa: SLF001
-    clock.inside(store, -1)
-    OperationsRepository._insert_update_run_snapshots = clock.timed(store, +1)  # noqa: SLF001
-    return clock
+    from neptune_exporter.mirror.scale import wrapped_insert
+
+    ours = OperationsRepository._insert_update_run_snapshots  # noqa: SLF001
+    own = ours.__wrapped__
+
+    def put(method: Any, clock: _Clock) -> _Clock:
+        OperationsRepository._insert_update_run_snapshots = method  # noqa: SLF001
+        return clock
+
+    def inside() -> _Clock:
+        clock = _Clock(inside=True)
+        return put(clock.timed(wrapped_insert(clock.timed(own, -1)), +1), clock)
+
+    return {"plain": lambda: put(own, _Clock()), "mirrored": lambda: put(ours, _Clock()), "inside": inside}
 
 
 def _soak(folder: Path, calls: int) -> None:
@@ -165,13 +178,13 @@ def _soak(folder: Path, calls: int) -> None:
     recorder.logs.add(log)
     blob = b"x" * 300
     recorder.put(log, [(spool.UPDATE, blob)], len(blob))
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = peak_mb(), time.perf_counter()
     for number in range(calls):
         recorder.put(log, [(spool.UPDATE, blob)], len(blob))
         if number % 20_000 == 0:
             recorder.flush(10)
     recorder.flush(60)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = peak_mb() - before
     print(
         f"\n{calls:,} calls: {time.perf_counter() - start:.1f} s, memory +{grown:.0f} MB, {log.dropped} dropped, "
         f"{sum(path.stat().st_size for path in folder.rglob('*.nxspool')) / 1e6:.0f} MB of spool"

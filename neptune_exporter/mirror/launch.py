@@ -16,6 +16,7 @@ from neptune_exporter.mirror.settings import STAGING, Settings
 from neptune_exporter.mirror.spool import Progress
 
 _STARTS = 3
+_AGAIN_SECONDS = 10.0
 _REMEDY = "Nothing is lost: what was logged is in the spool, and `neptune-exporter replay` feeds it later."
 
 
@@ -89,10 +90,30 @@ class Worker:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
-    def look_after(self) -> str:
-        """Restarts a process that died; returns a complaint if the target is not being fed."""
+    @property
+    def done(self) -> bool:
+        """Whether the process has ended, with everything delivered."""
+        return self._process is not None and self._process.poll() == 0
+
+    def start_again(self) -> None:
+        """Starts a new process after one that was done."""
+        self._starts = 0
+        self._start()
+
+    def look_after(self, *, logging: bool) -> str:
+        """Restarts a process that died, or that was done with a run that goes on.
+
+        Args:
+            logging: whether this process still logs to the run.
+
+        Returns:
+            A complaint if the target is not being fed, else "".
+        """
         progress = Progress.load(self._folder, self._settings.target)
-        if not self.running and self._process is not None and self._process.returncode not in (0, 3):
+        if self.done and logging:
+            if time.monotonic() - self._started > _AGAIN_SECONDS:
+                self.start_again()
+        elif not self.running and self._process is not None and self._process.returncode not in (0, 3):
             if self._starts < _STARTS:
                 self._start()
             else:

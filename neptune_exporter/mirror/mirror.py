@@ -7,6 +7,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from neptune_exporter.mirror.spool import Header, Progress
 
 logger = logging.getLogger("neptune_exporter.mirror")
 
-_FLUSH_SHARE = 0.6  # of the time for closing, at most, goes to our own disk
+_DISK_SECONDS = 0.5  # of the time for closing are not for waiting for a target: our own disk is to have them
 
 
 class Mirror:
@@ -28,16 +29,17 @@ class Mirror:
         self.settings = settings
         self._recorder = Recorder(self._opened, self._tick)
         self._workers: dict[Path, Worker] = {}
-        self._exit_deadline: float | None = None
+        self._left_at_exit: float | None = None
         self._obstacle: str | None = None
         self._announced = False
+        atexit.register(self._leaving)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         """The parent's processes are not ours, and its exit is not ours."""
         self._workers = {}
-        self._exit_deadline = None
+        self._left_at_exit = None
 
     def open(self, project: str, run_id: str, client: str, version: str, **more: str) -> RunLog:
         """Begins a run. Cheap: no file is made here."""
@@ -49,9 +51,6 @@ class Mirror:
         header = Header(project, run_id, client, version, spool.host_name(), os.getpid(), **more)
         log = RunLog(self.settings.spool, header, self._recorder)
         self._recorder.logs.add(log)
-        # The last registered runs first: before Neptune closes what the script left open.
-        atexit.unregister(self._leaving)
-        atexit.register(self._leaving)
         return log
 
     @property
@@ -69,32 +68,44 @@ class Mirror:
         """
         if log.closed or not log.begun:
             return
-        payload = spool.json_bytes({"status": status})
-        self._recorder.put(log, [(spool.CLOSE, payload)], len(payload), always=True)
-        log.closed = True
+        began = time.monotonic()
+        self._recorder.put_last(log, spool.json_bytes({"status": status}))
         seconds = self.settings.close_seconds if timeout is None else min(timeout, self.settings.close_seconds)
-        deadline = time.monotonic() + seconds
-        if self._exit_deadline is not None:
-            deadline = min(deadline, self._exit_deadline)
-        flush_seconds = max(0.2, (deadline - time.monotonic()) * _FLUSH_SHARE)
-        if self._recorder.flush(flush_seconds):
-            self._await_target(log, deadline)
+        seconds = min(seconds, self._left())
+        if self._recorder.flush(seconds):
+            disk = min(_DISK_SECONDS, self.settings.close_seconds / 2)
+            self._await_target(log, began + seconds - disk)
+        self._spent(time.monotonic() - began)
+
+    def _left(self) -> float:
+        """The time that is left: while the script runs, what each run may take; at its end, all runs together."""
+        if self._left_at_exit is None and not threading.main_thread().is_alive():
+            self._left_at_exit = self.settings.close_seconds
+        return self.settings.close_seconds if self._left_at_exit is None else self._left_at_exit
+
+    def _spent(self, seconds: float) -> None:
+        if self._left_at_exit is not None:
+            self._left_at_exit = max(0.0, self._left_at_exit - seconds)
 
     def _leaving(self) -> None:
-        """At exit all runs together get what one gets."""
-        self._exit_deadline = time.monotonic() + self.settings.close_seconds
+        """The last runs of a script that ends: what is in the queue goes to disk."""
+        self._recorder.flush(self._left())
 
     # --- in the recorder's thread
 
     def _opened(self, log: RunLog) -> None:
-        if self.settings.target and not self._obstacle and log.folder not in self._workers:
+        worker = self._workers.get(log.folder)
+        if self.settings.target and not self._obstacle and (worker is None or worker.done):
             self._workers[log.folder] = Worker(self.settings, log.folder)
 
     def _tick(self) -> None:
-        for worker in self._workers.values():
-            complaint = worker.look_after()
+        logging_to = self._recorder.open_folders
+        for folder, worker in list(self._workers.items()):
+            complaint = worker.look_after(logging=folder in logging_to)
             if complaint:
                 self._recorder.warn(complaint)
+            if worker.done and folder not in logging_to:
+                self._workers.pop(folder, None)
 
     # --- in the script's thread, at the end
 
@@ -104,9 +115,14 @@ class Mirror:
         if worker is None or segment is None:
             return
         while time.monotonic() < deadline:
+            done = worker.done  # asked before reading how far it got
             progress = Progress.load(log.folder, self.settings.target)
-            if progress.offsets.get(segment.path.name, 0) >= segment.size and progress.state == "done":
+            arrived = progress.offsets.get(segment.path.name, 0) >= segment.size
+            if arrived and progress.state == "done":
                 return
+            if done and not arrived:  # it was done with an earlier run of that name when this one began
+                worker.start_again()
+                continue
             if progress.state in ("failing", "refused") or not worker.running:
                 self._tick()
                 return

@@ -105,17 +105,28 @@ class Recorder:
 
     def put(self, log: RunLog, entries: Sequence[Entry], size: int, *, always: bool = False) -> None:
         """Takes records of a run; drops and counts them if the queue is full. Never waits, never raises."""
-        if log.closed:
-            return
         item = (log, time.time_ns() // 1_000_000, entries, size)
-        with self._lock:
-            if not always and (len(self._items) >= QUEUE_ITEMS or self._bytes + size > QUEUE_BYTES):
+        with self._lock:  # held for less than a microsecond by whoever holds it
+            if log.closed:
+                return
+            if not always and (len(self._items) >= QUEUE_ITEMS or (self._bytes and self._bytes + size > QUEUE_BYTES)):
                 log.dropped += 1
                 return
             self._items.append(item)
             self._bytes += size
             log.begun = True
             self._idle = False
+        if self._thread is None:
+            self._start()
+
+    def put_last(self, log: RunLog, payload: bytes) -> None:
+        """Takes the end of a run; nothing of it is taken afterwards."""
+        with self._lock:
+            if log.closed:
+                return
+            self._items.append((log, time.time_ns() // 1_000_000, [(spool.CLOSE, payload)], len(payload)))
+            self._idle = False
+            log.closed = True
         if self._thread is None:
             self._start()
 
@@ -128,6 +139,11 @@ class Recorder:
                 self._thread.start()
             except RuntimeError:  # the interpreter is shutting down
                 self._thread = None
+
+    @property
+    def open_folders(self) -> set[Path]:
+        """The folders of the runs that are being written."""
+        return {log.folder for log in list(self._open)}
 
     def flush(self, timeout: float) -> bool:
         """Waits until everything put so far is on disk; returns whether it is."""

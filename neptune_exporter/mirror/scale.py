@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,32 +30,21 @@ logger = logging.getLogger("neptune_exporter.mirror")
 
 MODULE = "neptune_scale.api.run"
 _LOG = "_neptune_exporter_log"
-_LOG_PARAMETERS = {"timestamp", "step", "configs", "metrics", "files", "string_series", "tags_add", "tags_remove"}
-
-
-class _Noted:
-    """What the client stores during one of its calls.
-
-    Attributes:
-        run: the run whose call it is.
-        entries: what was stored.
-        size: its bytes.
-        buffers: contents that the client wrote to temporary files, by their paths.
-    """
-
-    __slots__ = ("buffers", "entries", "run", "size")
-
-    def __init__(self, run: Any) -> None:
-        self.run = run
-        self.entries: list[Entry] = []
-        self.size = 0
-        self.buffers: dict[str, bytes] = {}
 
 
 class _Thread(threading.local):
-    """The call that a thread is in."""
+    """What a call of a thread has seen so far.
 
-    noted: _Noted | None = None
+    Attributes:
+        run: the run whose constructor it is in.
+        buffers: contents that the client wrote to temporary files, by their paths.
+        files: files that the operations that follow refer to.
+    """
+
+    def __init__(self) -> None:
+        self.run: Any = None
+        self.buffers: dict[str, bytes] = {}
+        self.files: list[Entry] = []
 
 
 _thread = _Thread()
@@ -73,19 +63,18 @@ def patch(module: ModuleType) -> None:
         return
     run._neptune_exporter_patched = True  # noqa: SLF001 - ours
     run.__init__ = _wrapped_init(run.__init__)
-    run._log = _wrapped_log(run._log)  # noqa: SLF001 - the one method that all logging goes through
     run._close = _wrapped_close(run._close)  # noqa: SLF001
     for name in ("get_run_url", "get_experiment_url"):
         setattr(run, name, _with_placeholder(getattr(run, name)))
-    for name, note in _NOTES.items():
-        setattr(repository, name, _noting(getattr(repository, name), note))
+    repository._insert_update_run_snapshots = wrapped_insert(repository._insert_update_run_snapshots)  # noqa: SLF001
+    repository.save_create_run = _noting(repository.save_create_run, _note_created)
+    repository.save_file_upload_requests = _noting(repository.save_file_upload_requests, _note_files)
     module._save_buffer_to_disk = _noting_buffers(module._save_buffer_to_disk)  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def _differences(module: ModuleType) -> str:
     """What is missing of what we rely on."""
     expected: list[tuple[Any, str, set[str]]] = [
-        (module.Run, "_log", _LOG_PARAMETERS),
         (module.Run, "_close", {"timeout"}),
         (module.Run, "__init__", {"run_id", "project", "mode", "experiment_name"}),
         (module.OperationsRepository, "_insert_update_run_snapshots", {"ops"}),
@@ -115,17 +104,14 @@ def _guarded(action: Callable[..., None], *args: Any) -> None:
 def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
-        before, noted = _thread.noted, _Noted(self)
-        _thread.noted = noted
+        before, _thread.run = _thread.run, self
         try:
             original(self, *args, **(kwargs if args else _without_neptune(kwargs)))
         except BaseException:
             _guarded(_end, self, "failed", 0.0)
             raise
         finally:
-            _thread.noted = before
-        if noted.entries:
-            _guarded(_put, self, noted)
+            _thread.run = before
 
     return __init__
 
@@ -179,71 +165,64 @@ def _end(run: Any, status: str, timeout: float | None) -> None:
 # --- what they log
 
 
-def _wrapped_log(original: Callable[..., None]) -> Callable[..., None]:
+def wrapped_insert(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The one method that stores operations, in the thread that logs them: all that a call of the script pays for."""
+
     @functools.wraps(original)
-    def _log(self: Any, *args: Any, **kwargs: Any) -> None:
-        before = _thread.noted
-        if before is not None and before.run is self:  # from within the constructor
-            original(self, *args, **kwargs)
-            return
-        noted = _thread.noted = _Noted(self)
+    def _insert_update_run_snapshots(self: Any, ops: list[bytes], *args: Any, **kwargs: Any) -> Any:
+        stored = original(self, ops, *args, **kwargs)
+        log: RunLog | None = self.__dict__.get(_LOG)
+        if log is None:
+            return stored
         try:
-            original(self, *args, **kwargs)
-        finally:
-            _thread.noted = before
-        if noted.entries:
-            try:
-                _put(self, noted)
-            except Exception:
-                logger.debug("dual logging", exc_info=True)
+            if stored is not None:  # otherwise the client has dropped them
+                entries: list[Entry] = [(spool.UPDATE, blob) for blob in ops]
+                size = len(ops[0]) if len(ops) == 1 else sum(map(len, ops))
+                if _thread.files:
+                    size += sum(_bytes_of(file) for _, file in _thread.files)
+                    entries = _thread.files + entries
+                log.recorder.put(log, entries, size)
+            if _thread.files:
+                _thread.files = []
+        except Exception:
+            logger.debug("dual logging", exc_info=True)
+        return stored
 
-    return _log
-
-
-def _put(run: Any, noted: _Noted) -> None:
-    log: RunLog | None = run.__dict__.get(_LOG)
-    if log is not None:
-        log.recorder.put(log, noted.entries, noted.size)
+    return _insert_update_run_snapshots
 
 
 def _noting(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
-    """A method of the client's store: what it has stored is noted, if it is stored within a call of a run."""
+    """A method of the client's store: what it has stored is noted."""
     name = list(inspect.signature(original).parameters)[1]
 
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         stored = original(self, *args, **kwargs)
-        noted = _thread.noted
-        if noted is not None:
-            try:
-                note(noted, args[0] if args else kwargs[name], stored)
-            except Exception:
-                logger.debug("dual logging", exc_info=True)
+        _guarded(note, self, args[0] if args else kwargs[name])
         return stored
 
     return method
 
 
-def _note_created(noted: _Noted, message: Any, _stored: Any) -> None:
+def _note_created(repository: Any, message: Any) -> None:
     """The run exists from here on."""
-    run, mirror = noted.run, current()
-    if mirror is None:
+    run, mirror = _thread.run, current()
+    if mirror is None or run is None:
         return
     log = mirror.open(run._project, run._run_id, "neptune-scale", _version())  # noqa: SLF001
-    run.__dict__[_LOG] = log
+    run.__dict__[_LOG] = repository.__dict__[_LOG] = log
     payload = message.SerializeToString()
     mirror.recorder.put(log, [(spool.CREATE, payload)], len(payload), always=True)
 
 
-def _note_operations(noted: _Noted, operations: list[bytes], stored: Any) -> None:
-    if stored is not None:  # otherwise the client has dropped them
-        noted.entries += [(spool.UPDATE, blob) for blob in operations]
-        noted.size += sum(map(len, operations))
-
-
-def _note_files(noted: _Noted, requests: list[Any], _stored: Any) -> None:
+def _note_files(repository: Any, requests: list[Any]) -> None:
+    """Files go into the spool together with the operations that refer to them, which are stored next."""
+    buffers, _thread.buffers = _thread.buffers, {}
+    _thread.files = []
+    if _LOG not in repository.__dict__:
+        return
     for request in requests:
-        content = noted.buffers.get(request.source_path)
+        content = buffers.get(request.source_path)
         path = request.source_path if content is None else request.destination
         file = FileToKeep(
             request.destination,
@@ -252,26 +231,27 @@ def _note_files(noted: _Noted, requests: list[Any], _stored: Any) -> None:
             request.size_bytes,
             request.mime_type,
         )
-        noted.entries.append((spool.FILE, file))
-        noted.size += 0 if content is None else len(content)
+        _thread.files.append((spool.FILE, file))
 
 
-_NOTES: dict[str, Callable[..., None]] = {
-    "save_create_run": _note_created,
-    "_insert_update_run_snapshots": _note_operations,
-    "save_file_upload_requests": _note_files,
-}
+def _bytes_of(payload: Any) -> int:
+    """What a file keeps in memory until it is in the spool."""
+    return len(payload.source) if isinstance(payload.source, bytes) else 0
 
 
 def _noting_buffers(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def _save_buffer_to_disk(directory_path: Any, buffer: bytes, extension: Any) -> Any:
         path = original(directory_path, buffer, extension)
-        if _thread.noted is not None:
-            _thread.noted.buffers[str(path.absolute())] = buffer
+        _guarded(_note_buffer, path, buffer)
         return path
 
     return _save_buffer_to_disk
+
+
+def _note_buffer(path: Path, buffer: bytes) -> None:
+    if current() is not None:
+        _thread.buffers[str(path.absolute())] = buffer
 
 
 @functools.cache
