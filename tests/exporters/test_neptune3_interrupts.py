@@ -57,7 +57,7 @@ def begin(home: Home, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(("number", "moment"), MOMENTS)
-def test_an_export_goes_on_where_it_was_interrupted(tmp_path, number, moment):
+def test_loss_02_an_interrupted_export_marks_nothing_complete_and_goes_on(tmp_path, number, moment):
     home = Home(tmp_path)
     with serving() as server:
         expected = fill(server)
@@ -84,7 +84,7 @@ def test_an_export_goes_on_where_it_was_interrupted(tmp_path, number, moment):
         assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_a_re_export_that_is_killed_leaves_what_there_was(tmp_path):
+def test_loss_02_a_re_export_that_is_killed_leaves_what_there_was(tmp_path):
     home = Home(tmp_path)
     with serving() as server:
         expected = fill(server)
