@@ -17,6 +17,7 @@ from typing import Any, Literal
 from neptune_exporter.errors import ExporterError
 from neptune_exporter.mirror.launch import obstacle
 from neptune_exporter.mirror.settings import STAGING, TARGET, Settings
+from neptune_exporter.stored_keys import PLUTO, stored_key
 
 _PACKAGES = {
     "neptune-scale": "the client of Neptune 3.x",
@@ -165,8 +166,10 @@ def _wandb(address: str, key: str) -> Finding:
 
 
 def _pluto(address: str, key: str) -> Finding:
+    key = key or stored_key(*PLUTO)
     if not key:
-        return Finding("pluto", "bad", "no key is set.", "Set MLOP_API_KEY or PLUTO_API_KEY.")
+        text = "no key is set, and none is stored with keyring."
+        return Finding("pluto", "bad", text, "Set MLOP_API_KEY or PLUTO_API_KEY.")
     status = _ask("POST", f"{address.rstrip('/')}/api/slug", {"Authorization": f"Bearer {key}"}, {})
     return _judge("pluto", address, status, "Set MLOP_API_KEY and MLOP_URL_API, or PLUTO_API_KEY and PLUTO_URL_API.")
 

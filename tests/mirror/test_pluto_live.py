@@ -79,3 +79,20 @@ def test_a_refused_key_is_neptune_only(script, server):
     assert "wrong" not in result.stderr
     assert "1 fed" in replay(script)
     check(server)
+
+
+def test_the_key_that_login_has_stored_is_used(script, server):
+    """`MLOP_PROJECT` is set and no key is: what `mlop login` has put into the keyring is taken."""
+    del script.environment["MLOP_API_KEY"]
+    (script.folder / "stored").mkdir()
+    (script.folder / "stored" / "keyring.py").write_text(
+        "class Keyring:\n"
+        "    def get_password(self, service, user):\n"
+        f"        return {KEY!r} if (service, user) == ('mlop', 'mlop') else None\n"
+        "def get_keyring(): return Keyring()\n"
+    )
+    script.environment["PYTHONPATH"] = str(script.folder / "stored")
+    assert "takes the key" in script.command("doctor")
+    script.run(SCRIPT)
+    replay(script)
+    check(server)

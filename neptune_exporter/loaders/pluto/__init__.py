@@ -34,7 +34,7 @@ class PlutoOptions:
     )
     pluto_api_key: str = option(
         "",
-        "Pluto's API key; better in PLUTO_API_KEY.",
+        "Pluto's API key; better in PLUTO_API_KEY. Without it, what its own login has stored with keyring.",
         env=("PLUTO_API_KEY", "MLOP_API_KEY", "MLOP_API_TOKEN"),
         metavar="KEY",
         secret=True,

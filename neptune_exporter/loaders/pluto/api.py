@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.pluto import PlutoOptions, marks
 from neptune_exporter.loaders.pluto.client import Client
+from neptune_exporter.stored_keys import PLUTO, stored_key
 
 LogType = Literal["METRIC", "HISTOGRAM", "DATA", "IMAGE", "AUDIO", "VIDEO", "TEXT", "ARTIFACT"]
 Ingest = Literal["metrics", "data", "logs"]
@@ -80,7 +81,8 @@ class Pluto:
 
     def __init__(self, options: PlutoOptions) -> None:
         app, api, ingest = addresses(options)
-        self._client = Client(app, api, ingest, options.pluto_api_key.strip())
+        key = options.pluto_api_key.strip() or stored_key(*PLUTO)
+        self._client = Client(app, api, ingest, key)
         self._client.post("/api/slug", attempts=5)
 
     def close(self) -> None:
