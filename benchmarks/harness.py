@@ -8,6 +8,7 @@ gives each repetition a cold start and its own peak of resident memory, imports 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +35,7 @@ class Result:
         unit: what they are.
         seconds: wall time of the work itself, median of all repetitions.
         cpu_seconds: CPU time of the work itself, likewise.
-        peak_mb: the largest peak of resident memory.
+        peak_mb: the largest peak of resident memory, of all its processes together.
         extra: whatever else the case reported.
     """
 
@@ -81,10 +83,16 @@ def _once(case: Callable[..., Any], arguments: Sequence[Any], environment: dict[
     if module == "__main__":
         module = sys.modules["__main__"].__spec__.name
     command = [sys.executable, "-m", "benchmarks.harness", module, case.__qualname__, json.dumps(arguments)]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{case.__qualname__} failed:\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        running = subprocess.Popen(command, env={**os.environ, **environment}, stdout=out, stderr=errors, text=True)
+        together = _peak_of_all(running)
+        for file in (out, errors):
+            file.seek(0)
+        said, complained = out.read(), errors.read()
+    if running.returncode:
+        raise SystemExit(f"{case.__qualname__} failed:\n{said}\n{complained}")
+    result = json.loads(said.splitlines()[-1])
+    return {**result, "peak_mb": max(result["peak_mb"], together)}
 
 
 def show(title: str, results: Sequence[Result], baseline: Result | None = None) -> None:
@@ -100,12 +108,33 @@ def show(title: str, results: Sequence[Result], baseline: Result | None = None) 
         )
 
 
-def _peak_mb() -> float:
+def _peak_of_all(running: subprocess.Popen[str]) -> float:
+    """Waits for a process; the largest sum of its peak and those of the processes that it has at the same time."""
+    peak = 0.0
+    while running.poll() is None:
+        peak = max(peak, sum(_peak_mb(process) for process in _family(running.pid)))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(0.05)
+    return peak
+
+
+def _family(process: int) -> list[int]:
+    """A process, its children and theirs, where the system tells."""
+    members = [process]
+    for member in members:
+        for task in Path(f"/proc/{member}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                members += map(int, task.read_text().split())
+    return members
+
+
+def _peak_mb(process: int | str = "self") -> float:
     """The peak of resident memory. Not ru_maxrss where that can be helped: a child inherits its parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    try:
+        status = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if process == "self" else 0.0
+    return next((int(line.split()[1]) for line in status if line.startswith("VmHWM")), 0) / 1024
 
 
 def main() -> None:

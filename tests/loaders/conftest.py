@@ -4,19 +4,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from servers.mlflow_server import serving
+from servers.postgres import postgres, why_not
 
 from neptune_exporter.loaders.loader import LoadOptions
 from neptune_exporter.loaders.mlflow import MLflowOptions
@@ -72,59 +66,13 @@ def postgres_server_uri(postgres_uri, tmp_path_factory):
         yield uri
 
 
-@contextmanager
-def serving(folder: Path, database: str, port: int | None = None):
-    """A real `mlflow server`, stopped by its process id."""
-    port = port or free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("ab") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
-
-
 @pytest.fixture(scope="session")
-def postgres_uri(tmp_path_factory):
-    """A PostgreSQL server of our own, as an ordinary user; skipped where it is not installed."""
-    binaries = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), Path("/usr/local/bin")]
-    home = next((folder for folder in binaries if (folder / "initdb").exists()), None)
-    if home is None:
-        pytest.skip("PostgreSQL is not installed (no initdb)")
-    as_user = []
-    folder = tmp_path_factory.mktemp("postgres")
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("PostgreSQL does not run as root, and setpriv is missing")
-        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        folder = Path("/tmp") / f"neptune-exporter-postgres-{os.getpid()}"
-        folder.mkdir()
-        os.chown(folder, 65534, 65534)
-    port = free_port()
-    data = folder / "data"
-    run = [*as_user, str(home / "initdb"), "-D", str(data), "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run([*run, "--locale=C"], check=True, capture_output=True, cwd=folder)
-    serve = [*as_user, str(home / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder)]
-    with (folder.parent / f"{folder.name}.log").open("wb") as log:
-        server = subprocess.Popen(
-            [*serve, "-c", "listen_addresses=127.0.0.1", "-F"], stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        address = f"tester@127.0.0.1:{port}/postgres"
-        wait_for_database(f"postgresql://{address}", server)
-        yield f"postgresql+psycopg2://{address}"
-    finally:
-        server.send_signal(signal.SIGINT)  # which does not wait for MLflow's pooled connections
-        server.wait(20)
-        if as_user:
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(f"{folder}.log").unlink(missing_ok=True)
+def postgres_uri():
+    """A PostgreSQL server of our own; skipped where it is not installed."""
+    if why_not():
+        pytest.skip(why_not())
+    with postgres() as uri:
+        yield uri
 
 
 TARGETS = ["sqlite sql", "sqlite rest", "server rest", "server sql", "postgres sql", "postgres rest"]
@@ -162,36 +110,3 @@ def make_loader(tmp_path, monkeypatch):
 def loader(sqlite_uri, make_loader, mode) -> MLflowLoader:
     """A loader into SQLite, in both ways of writing."""
     return make_loader(sqlite_uri, mode)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the server did not come up: {log.read_text()[-2000:]}")
-
-
-def wait_for_database(uri: str, server: subprocess.Popen) -> None:
-    import psycopg2
-
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            psycopg2.connect(uri).close()
-        except psycopg2.OperationalError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("PostgreSQL did not come up")

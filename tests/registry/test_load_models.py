@@ -8,11 +8,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import boto3
 import pytest
 from mlflow import MlflowClient
 from registry_state import BUCKET, PROJECT, tree
+from servers import mlflow_server
 from servers.neptune2 import Neptune2Server
 
 from neptune_exporter.cli.main import main
@@ -139,27 +137,8 @@ def server_uri(empty_mlflow, tmp_path_factory):
     """A real `mlflow server`."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(empty_mlflow, folder / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    else:
-        pytest.fail((folder / "log").read_text()[-2000:])
-    yield f"http://127.0.0.1:{port}"
-    os.killpg(server.pid, 15)
-    server.wait(20)
+    with mlflow_server.serving(folder, f"sqlite:///{folder / 'mlflow.db'}") as uri:
+        yield uri
 
 
 def registered(uri: str, name: str) -> list:

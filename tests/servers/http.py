@@ -18,6 +18,14 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass(frozen=True)
 class Request:
     """What a client sent; header names are in lower case."""
