@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ import click
 from neptune_exporter import plugins
 from neptune_exporter.cli import console
 from neptune_exporter.cli.options import (
+    Command,
     CommonOptions,
     ModelPlaceOptions,
     PlaceOptions,
@@ -21,6 +23,7 @@ from neptune_exporter.cli.options import (
     with_options,
     with_plugins,
 )
+from neptune_exporter.secrets import without_credentials
 from neptune_exporter.selection import Selection
 
 if TYPE_CHECKING:
@@ -33,13 +36,29 @@ BIGGEST = 5
 _KIND_NAMES = {"run": "runs", "model": "models", "model_version": "model versions"}
 
 
+def with_html(command: Command) -> Command:
+    """A decorator: the option that asks for a page, as `html`."""
+
+    def checked(_context: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
+        if value is None:
+            return None
+        from neptune_exporter.report.page import check_target
+
+        check_target(Path(value))
+        return Path(value)
+
+    how = "Also write a report to look at: one HTML file that needs no network."
+    return click.option("--html", metavar="FILE", callback=checked, help=how)(command)
+
+
 @click.command()
 @click.option(
     "-p", "--project", "--project-ids", "projects", multiple=True, metavar="ORG/PROJECT", help="Project; repeatable."
 )
+@with_html
 @with_options(PlaceOptions, "place")
 @with_options(CommonOptions, "common")
-def summary(projects: tuple[str, ...], place: PlaceOptions, common: CommonOptions) -> int:
+def summary(projects: tuple[str, ...], html: Path | None, place: PlaceOptions, common: CommonOptions) -> int:
     """Show what a staging area holds.
 
     Reads manifests; of runs that another tool has exported it counts the rows.
@@ -47,13 +66,25 @@ def summary(projects: tuple[str, ...], place: PlaceOptions, common: CommonOption
     from neptune_exporter.summary import summary as summarize
 
     with logging_to(common):
-        found = summarize(place.staging, Selection(projects=listed(projects)), progress=common.progress())
+        selection = Selection(projects=listed(projects))
+        found = summarize(place.staging, selection, footers=html is not None, progress=common.progress())
+    if html is not None:
+        from neptune_exporter.report.found import of_summary
+
+        _write_page(html, "Staging area", of_summary(found, without_credentials(place.data_path)))
     if common.json:
         console.print_json(found.to_json())
     else:
         click.echo("\n".join(_project_text(project) for project in found.projects).rstrip())
         _print_errors(found.damaged)
     return found.exit_code
+
+
+def _write_page(path: Path, title: str, value: dict[str, Any]) -> None:
+    from neptune_exporter.report.page import write_page
+
+    write_page(path, title, value)
+    click.echo(f"The report is in {path}.", err=True)
 
 
 def _project_text(project: ProjectSummary) -> str:
@@ -120,6 +151,7 @@ def _print_errors(errors: Iterable[Any]) -> None:
 @with_plugins(plugins.LOADERS, "loader", "loader_options")
 @click.option("--models", is_flag=True, help="Models and model versions, and the target's model registry, not runs.")
 @click.option("--name-prefix", default="", metavar="TEXT", help="As given to load.")
+@with_html
 @with_options(PlaceOptions, "place")
 @with_options(CommonOptions, "common")
 def verify(
@@ -133,6 +165,7 @@ def verify(
     loader_options: Any,
     models: bool,
     name_prefix: str,
+    html: Path | None,
     place: PlaceOptions,
     common: CommonOptions,
 ) -> int:
@@ -142,6 +175,8 @@ def verify(
     against the target, which is read back. Ends with 4 if anything differs, 3 if something could not be checked.
     """
     selection = make_selection(selected, run_ids=run_ids)
+    if html is not None and common.dry_run:
+        raise click.UsageError("--html shows what was found, and --dry-run finds nothing: leave out one of them.")
     from neptune_exporter.loaders.loader import LoadOptions
     from neptune_exporter.verify.check import Depth, Source, Target, verify
     from neptune_exporter.verify.finding import exit_code
@@ -164,6 +199,11 @@ def verify(
             if not common.json:
                 _print_findings(one.findings)
     findings = [finding for one in checked for finding in one.findings]
+    if html is not None:
+        from neptune_exporter.report.found import of_verify
+
+        where = without_credentials(place.data_path)
+        _write_page(html, "Verification", of_verify(checked, depth, where, exit_code(findings)))
     if common.json:
         console.print_json(_verify_json(checked, exit_code(findings)))
     else:
