@@ -11,12 +11,13 @@ run as commands, each in a process of its own. At the end the staging area is co
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from benchmarks.harness import Result, measure, show
@@ -80,7 +81,8 @@ def served(case: str, count: int) -> Iterator[str]:
     """The token of a server in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.extremes", "serve", case, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout and server.stdin
+        assert server.stdout is not None
+        assert server.stdin is not None
         yield server.stdout.readline().strip()
         server.stdin.close()
 
@@ -89,11 +91,8 @@ def command(count: int, *arguments: str) -> int:
     """One command of the program, in this process; `count` is what it is measured by."""
     from neptune_exporter.cli.main import main
 
-    sys.stdout, shown = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the harness reads what is printed
-    try:
+    with redirect_stdout(io.StringIO()):  # the harness reads what is printed
         code = main([*arguments])
-    finally:
-        sys.stdout = shown
     assert code == 0, f"neptune-exporter {' '.join(arguments)} ended with {code}"
     return count
 
