@@ -122,9 +122,9 @@ def _family(process: int) -> list[int]:
     """A process, its children and theirs, where the system tells."""
     members = [process]
     for member in members:
-        for task in Path(f"/proc/{member}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                members += map(int, task.read_text().split())
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for task in Path(f"/proc/{member}/task").iterdir():
+                members += map(int, (task / "children").read_text().split())
     return members
 
 
