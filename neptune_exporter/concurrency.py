@@ -12,6 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, Th
 from contextlib import contextmanager
 
 from neptune_exporter.errors import ExporterError, MissingExtraError, TargetError, UsageError
+from neptune_exporter.secrets import mask_tracebacks
 
 
 def default_workers() -> int:
@@ -97,3 +98,4 @@ def _dask(address: str) -> Iterator[Executor]:
 def ignore_interrupt() -> None:
     """Run first in a worker process: Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask_tracebacks()

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from neptune_exporter.secrets import masked
+
 EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -30,9 +32,9 @@ class ExporterError(Exception):
     fatal = False  # whether it ends the whole command and not only the run
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self.message = masked(message)
+        self.hint = masked(hint)
+        super().__init__(self.message, self.hint)
 
     def __str__(self) -> str:
         return self.message
@@ -115,6 +117,9 @@ class Problem:
     attribute: str | None = None
     kind: Literal["retry", "permanent"] = "permanent"
     count: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", masked(self.message))
 
     def to_json(self) -> dict[str, Any]:
         """The problem as a JSON object."""

@@ -23,6 +23,7 @@ from neptune_exporter.errors import (
     InterruptedRunError,
     Problem,
 )
+from neptune_exporter.secrets import masked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,6 +67,9 @@ class Outcome:
     reason: str = ""
     rows: int = 0
     problems: tuple[Problem, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", masked(self.reason))
 
 
 @dataclass

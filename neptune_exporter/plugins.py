@@ -15,11 +15,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from neptune_exporter.errors import MissingExtraError, UsageError
+from neptune_exporter.secrets import keep_secret, masked
 
 EXPORTERS = "neptune_exporter.exporters"
 LOADERS = "neptune_exporter.loaders"
@@ -51,6 +52,8 @@ class Plugin:
         """The exporter or loader itself. Raises `MissingExtraError` if its client is not installed."""
         if self.package and importlib.util.find_spec(self.package) is None:
             raise MissingExtraError(self.extra, self.package)
+        for value in options:
+            keep_secrets_of(value)
         module, _, name = self.factory.partition(":")
         return getattr(importlib.import_module(module), name)(*options)
 
@@ -108,10 +111,17 @@ def find(group: str, name: str) -> Plugin:
     return plugin
 
 
+def keep_secrets_of(options: Any) -> None:
+    """Masks the values of secret options in all that is shown from now on."""
+    for f in fields(options) if is_dataclass(options) else ():
+        if f.metadata.get("secret"):
+            keep_secret(str(getattr(options, f.name)))
+
+
 def public_options(options: Any) -> dict[str, Any]:
     """The options as text for manifests and logs, secrets left out."""
     return {
-        f.name: str(getattr(options, f.name))
+        f.name: masked(str(getattr(options, f.name)))
         for f in fields(options)
         if not f.metadata.get("secret") and getattr(options, f.name) != f.default
     }

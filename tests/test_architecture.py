@@ -17,7 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "neptune_exporter"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
-CORE = {"assignment", "errors", "model", "selection", "fingerprint", "pipeline", "concurrency", "progress", "plugins"}
+CORE = {
+    "assignment",
+    "errors",
+    "secrets",
+    "model",
+    "selection",
+    "fingerprint",
+    "pipeline",
+    "concurrency",
+    "progress",
+    "plugins",
+}
 SEAMS = {"exporters": "exporter", "storage": "staging", "loaders": "loader"}
 CLIENTS = {
     *("mlflow", "mlflow_skinny", "wandb", "pluto", "neptune", "neptune_scale", "neptune_query", "neptune_api"),

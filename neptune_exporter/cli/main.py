@@ -17,6 +17,7 @@ import click
 
 from neptune_exporter import __version__
 from neptune_exporter.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, ExporterError
+from neptune_exporter.secrets import mask_tracebacks, masked
 
 COMMANDS = {
     "export": ("neptune_exporter.cli.export:export", "Bring Neptune data into a staging area on disk."),
@@ -71,6 +72,7 @@ def cli() -> None:
 def run() -> NoReturn:
     """Runs the command line and exits with the documented code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    mask_tracebacks()
     code = main()
     try:
         sys.stdout.flush()
@@ -94,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        again = shlex.join(["neptune-exporter", *(sys.argv[1:] if arguments is None else arguments)])
+        again = masked(shlex.join(["neptune-exporter", *(sys.argv[1:] if arguments is None else arguments)]))
         click.echo("\nError: Interrupted. What was finished is kept.", err=True)
         click.echo(f"Hint: Run the same command again, it goes on where it was: {again}", err=True)
         return EXIT_INTERRUPTED

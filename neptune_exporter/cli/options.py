@@ -16,10 +16,12 @@ from typing import Any
 import click
 
 from neptune_exporter import plugins
+from neptune_exporter.certificates import trust
 from neptune_exporter.concurrency import default_workers
 from neptune_exporter.errors import StagingError
 from neptune_exporter.plugins import Plugin, option
 from neptune_exporter.progress import Bars, NoProgress, Progress
+from neptune_exporter.secrets import MaskedFormatter
 from neptune_exporter.selection import CLASSES, Selection
 
 Command = Callable[..., Any]
@@ -36,6 +38,12 @@ class CommonOptions:
     dry_run: bool = option(False, "Only say what would be done.")
     verbose: bool = option(False, "Log what happens on stderr, and show tracebacks.", flag="-v/--verbose")
     log_file: str = option("", "Write the log to this file.", metavar="FILE")
+    ca_bundle: str = option(
+        "", "Trust the certificates in this PEM file, not the system's.  [env: SSL_CERT_FILE]", metavar="FILE"
+    )
+
+    def __post_init__(self) -> None:
+        trust(self.ca_bundle)
 
     @property
     def worker_count(self) -> int:
@@ -125,6 +133,7 @@ def with_plugins(group: str, choice: str, name: str, kind: str = "") -> Callable
             _refuse_foreign(chosen, owners, choice)
             own = {item.name for item in fields(chosen.options)} if chosen else set()
             kwargs[name] = chosen and chosen.options(**{key: value for key, value in given.items() if key in own})
+            plugins.keep_secrets_of(kwargs[name])
             return command(*args, **kwargs)
 
         decorated: Command = call
@@ -250,7 +259,7 @@ def logging_to(common: CommonOptions) -> Iterator[None]:
                 f"Cannot write the log file {common.log_file}: {error.strerror}.", "Choose another with --log-file."
             ) from None
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(MaskedFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
     logger.propagate = False
     if handlers:

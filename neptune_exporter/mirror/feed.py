@@ -22,6 +22,7 @@ from neptune_exporter.errors import ExporterError, StagingError, UsageError
 from neptune_exporter.mirror import spool
 from neptune_exporter.mirror.settings import STAGING
 from neptune_exporter.mirror.spool import Progress
+from neptune_exporter.secrets import masked
 
 if TYPE_CHECKING:
     from neptune_exporter.exporters.exporter import Follower
@@ -173,4 +174,4 @@ def explain(error: Exception) -> str:
     """An error in one line."""
     if isinstance(error, ExporterError):
         return f"{error.message} {error.hint}".strip()
-    return f"{type(error).__name__}: {error}"
+    return masked(f"{type(error).__name__}: {error}")

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from neptune_exporter.certificates import trust
 from neptune_exporter.mirror.feed import explain, feed
 from neptune_exporter.mirror.spool import Progress, progress_path
+from neptune_exporter.secrets import MaskedFormatter, mask_tracebacks
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--linger", type=float, default=60.0)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskedFormatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    mask_tracebacks()
+    trust()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)

@@ -10,6 +10,8 @@ from functools import cache
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from neptune_exporter.secrets import MaskedFormatter
+
 ENVIRONMENT = "ONCLUSIVEML_TRACKING_BACKEND_"
 DETAILED = "%(asctime)s - [%(levelname)s] - %(name)s - (%(filename)s).%(funcName)s(%(lineno)d) - %(message)s"
 
@@ -76,6 +78,6 @@ def tracking_logger() -> logging.Logger:
     logger.setLevel(settings.level)
     if not logger.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(settings.fmt))
+        handler.setFormatter(MaskedFormatter(settings.fmt))
         logger.addHandler(handler)
     return logger

@@ -16,6 +16,7 @@ from neptune_exporter.errors import (
     ExporterError,
 )
 from neptune_exporter.model import Kind, RunRef
+from neptune_exporter.secrets import masked
 
 Level = Literal["difference", "unchecked", "note"]
 Where = Literal["staging", "source", "target"]
@@ -68,6 +69,9 @@ class Finding:
     message: str
     where: Where = "staging"
     run_kind: Kind = "run"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", masked(self.message))
 
     @property
     def level(self) -> Level:
