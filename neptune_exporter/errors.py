@@ -85,6 +85,12 @@ class StagingError(ExporterError):
     """The staging area cannot be read or written."""
 
 
+class StoreAccessError(ExporterError):
+    """The object store of the staging area refuses us, or its bucket is not there: the command ends."""
+
+    fatal = True
+
+
 class DamagedDataError(StagingError):
     """Something in the staging area is not what its manifest says."""
 

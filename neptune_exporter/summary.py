@@ -260,7 +260,7 @@ class _Tally:
 
     def _add(self, run: StagedRun) -> None:
         paths = run.part_paths()
-        sizes = [_size(path) for path in paths]
+        sizes = [_size(run, path) for path in paths]
         held = [bytes_by_column(path) for path in paths] if self._footers else []
         problems = run.problems if run.manifest is not None else ()
         if run.manifest is not None:
@@ -367,9 +367,9 @@ def _day(time: str | None) -> str:
     return "" if time is None or " " in time else time[:10]
 
 
-def _size(part: Any) -> int:
+def _size(run: StagedRun, part: Any) -> int:
     try:
-        return int(part.stat().st_size)
+        return run.part_size(part.name)
     except FileNotFoundError:
         raise DamagedDataError(f"{part} is missing.", "Restore it from a backup, or export the run again.") from None
     except OSError as error:

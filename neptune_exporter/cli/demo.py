@@ -19,17 +19,23 @@ from neptune_exporter.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, 
 
 
 @click.command()
-@click.option("--path", metavar="DIR", help="Work in this folder and not in a temporary one.")
+@click.option(
+    "--path",
+    metavar="DIR",
+    help="Work in this folder and not in a temporary one; s3://BUCKET/PREFIX puts the staging area there.",
+)
 def demo(path: str | None) -> int:
     """Try everything on a small example, in under a minute.
 
     Logs a few runs with the real Neptune client, offline; exports, summarises, loads and verifies them. Ends with 0
     only if everything was proven. The folder is kept.
     """
-    folder = Path(path).absolute() if path else Path(tempfile.mkdtemp(prefix="neptune-exporter-demo-"))
+    store = path.rstrip("/") if path is not None and "://" in path else ""
+    folder = Path(path).absolute() if path and not store else Path(tempfile.mkdtemp(prefix="neptune-exporter-demo-"))
     click.echo(f"Working in {folder}")
     logged = _log_runs(folder)
-    place = ["--data-path", str(folder / "data"), "--files-path", str(folder / "files")]
+    area = f"{store}/{folder.name}" if store else str(folder)
+    place = ["--data-path", f"{area}/data", "--files-path", f"{area}/files"]
     source = ["--exporter", "offline", "--offline-path", str(logged)]
     codes = [
         _step("Bring them into a staging area:", ["export", *source, *place]),

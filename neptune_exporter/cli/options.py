@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import click
@@ -61,15 +60,22 @@ class CommonOptions:
 class PlaceOptions:
     """Where the staging area is."""
 
-    data_path: str = option("./exports/data", "Folder of the Parquet parts.", metavar="DIR", flag="-d/--data-path")
-    files_path: str = option("./exports/files", "Folder of the files.", metavar="DIR", flag="-f/--files-path")
+    data_path: str = option(
+        "./exports/data", "Folder of the Parquet parts, or s3://BUCKET/PREFIX.", metavar="DIR", flag="-d/--data-path"
+    )
+    files_path: str = option(
+        "./exports/files", "Folder of the files, or s3://BUCKET/PREFIX.", metavar="DIR", flag="-f/--files-path"
+    )
 
     @property
     def staging(self) -> Any:
         """The staging area there."""
+        from neptune_exporter.storage.objects.path import forget_lists
+        from neptune_exporter.storage.place import parse_place
         from neptune_exporter.storage.staging import Staging
 
-        return Staging(Path(self.data_path), Path(self.files_path))
+        forget_lists()
+        return Staging(parse_place(self.data_path), parse_place(self.files_path))
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,15 @@ class ModelPlaceOptions(PlaceOptions):
 
     data_path: str = option(
         "./exports/model_data",
-        "Folder of the Parquet parts.",
+        "Folder of the Parquet parts, or s3://BUCKET/PREFIX.",
         metavar="DIR",
         flag="-d/--data-path/--model-data-path",
     )
     files_path: str = option(
-        "./exports/model_files", "Folder of the files.", metavar="DIR", flag="-f/--files-path/--model-files-path"
+        "./exports/model_files",
+        "Folder of the files, or s3://BUCKET/PREFIX.",
+        metavar="DIR",
+        flag="-f/--files-path/--model-files-path",
     )
 
 

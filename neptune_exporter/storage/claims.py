@@ -19,13 +19,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from neptune_exporter.assignment import assignment
-from neptune_exporter.errors import ClaimedError, StagingError
+from neptune_exporter.errors import ClaimedError, ExporterError, StagingError
 from neptune_exporter.storage import disk
 
 RENEW_SECONDS = 15
@@ -58,24 +59,21 @@ class Claim:
         command = assignment().command
         with self._lock():
             holder = living_holder(self._path)
-            void = holder is not None and command != "" and holder.get("command") == command
+            void = holder is not None and is_void(holder)
             self.inherited = void or (holder is None and _perhaps_alive(self._path))
             if holder is not None and not void:
-                raise ClaimedError(
-                    f"{self._what} is being worked on by process {holder.get('pid')} on {holder.get('host')}.",
-                    "Wait for it to end; then run the same command again.",
-                )
+                raise being_worked_on(self._what, holder)
             pid = os.getpid()
             content = {
                 "host": socket.gethostname(),
                 "pid": pid,
-                "started": _process_start(pid),
+                "started": process_start(pid),
                 "token": self.token,
                 "command": command,
             }
             with disk.explained("write", self._path):
                 self._path.write_text(json.dumps(content))
-            _held.add(self.token, self._path)
+            held.add(self.token, partial(os.utime, self._path))
         return self
 
     @property
@@ -96,16 +94,40 @@ class Claim:
             yield
 
     def _lock(self) -> contextlib.AbstractContextManager[None]:
-        # A few locks for all runs of a project: commits of different runs seldom wait for each other.
-        return _takeover_lock(self._path.with_name(f"claims-{self._path.stem[-1:]}.lock"))
+        return _takeover_lock(self._path)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _held.drop(self.token)
+        held.drop(self.token)
         with contextlib.suppress(OSError, StagingError), self._lock():
             if not self.lost:
                 self._path.unlink()
+
+
+@contextlib.contextmanager
+def nobody_comes(path: Path) -> Iterator[dict[str, Any] | None]:
+    """For the length of a with block nobody can take a claim. Gives who holds it, None if nobody does.
+
+    For what is done in a moment: a command that wants the run waits, and does not take it for somebody else's.
+    """
+    with _takeover_lock(path):
+        holder = living_holder(path)
+        yield None if holder is None or is_void(holder) else holder
+
+
+def being_worked_on(what: str, holder: Mapping[str, Any]) -> ClaimedError:
+    """What is said of a claim that somebody holds."""
+    return ClaimedError(
+        f"{what} is being worked on by process {holder.get('pid')} on {holder.get('host')}.",
+        "Wait for it to end; then run the same command again.",
+    )
+
+
+def is_void(holder: Mapping[str, Any]) -> bool:
+    """Whether the scheduler of a cluster has given the run to us since."""
+    command = assignment().command
+    return command != "" and holder.get("command") == command
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -130,8 +152,8 @@ def living_holder(path: Path) -> dict[str, Any] | None:
         return holder if age < DEAD_SECONDS else None
     pid = holder.get("pid")
     if pid == os.getpid():
-        return holder if holder.get("token") in _held else None
-    return holder if isinstance(pid, int) and _process_start(pid) == holder.get("started") else None
+        return holder if holder.get("token") in held else None
+    return holder if isinstance(pid, int) and process_start(pid) == holder.get("started") else None
 
 
 def _perhaps_alive(path: Path) -> bool:
@@ -140,7 +162,7 @@ def _perhaps_alive(path: Path) -> bool:
     return "host" in holder and holder.get("host") != socket.gethostname()
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """What tells two processes with the same pid apart; None if there is no such process."""
     try:
         with Path(f"/proc/{pid}/stat").open() as stat:
@@ -166,8 +188,10 @@ def _alive(pid: int) -> str | None:
 
 
 @contextlib.contextmanager
-def _takeover_lock(path: Path) -> Iterator[None]:
+def _takeover_lock(claim: Path) -> Iterator[None]:
     """Lets one process at a time look at a claim and take it."""
+    # A few locks for all runs of a project: commits of different runs seldom wait for each other.
+    path = claim.with_name(f"claims-{claim.stem[-1:]}.lock")
     try:
         import fcntl
     except ImportError:
@@ -180,36 +204,36 @@ def _takeover_lock(path: Path) -> Iterator[None]:
 
 
 class _Held:
-    """The claims of this process. One daemon thread renews them."""
+    """The claims of this process by token, each with what renews it. One daemon thread does that."""
 
     def __init__(self) -> None:
-        self._paths: dict[str, Path] = {}
+        self._renew: dict[str, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
 
-    def add(self, token: str, path: Path) -> None:
+    def add(self, token: str, renew: Callable[[], None]) -> None:
         with self._lock:
-            self._paths[token] = path
+            self._renew[token] = renew
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
                 self._thread.start()
 
     def drop(self, token: str) -> None:
         with self._lock:
-            self._paths.pop(token, None)
+            self._renew.pop(token, None)
 
     def __contains__(self, token: object) -> bool:
         with self._lock:
-            return token in self._paths
+            return token in self._renew
 
     def _run(self) -> None:
         while not self._wake.wait(RENEW_SECONDS):
             with self._lock:
-                paths = list(self._paths.values())
-            for path in paths:
-                with contextlib.suppress(OSError):
-                    os.utime(path)
+                known = list(self._renew.values())
+            for renew in known:
+                with contextlib.suppress(OSError, ExporterError):
+                    renew()
 
 
-_held = _Held()
+held = _Held()

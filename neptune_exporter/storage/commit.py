@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neptune_exporter.errors import ClaimedError, DamagedDataError
+from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.storage import disk
-from neptune_exporter.storage.claims import Claim, living_holder
+from neptune_exporter.storage.claims import being_worked_on, nobody_comes
 from neptune_exporter.storage.manifest import MANIFESTS, Manifest, manifest_from, read_json
 
 PATIENCE_SECONDS = 10.0
@@ -76,17 +76,17 @@ def roll_forward(folder: Path, files: Path, run_stem: str) -> None:
     path = next_path(folder, run_stem)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while path.exists():
-        try:
-            with Claim(claim_path(folder, run_stem), run_stem):
+        with nobody_comes(claim_path(folder, run_stem)) as holder:
+            if holder is None:
                 finish(folder, files, run_stem)
-        except ClaimedError:
-            if living_holder(claim_path(folder, run_stem)) is not None and time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+                return
+        if time.monotonic() > deadline:
+            raise being_worked_on(run_stem, holder)
+        time.sleep(0.05)
 
 
 def finish(folder: Path, files: Path, run_stem: str) -> None:
-    """Finishes a commit that was interrupted, if there is one. The caller holds the run's claim."""
+    """Finishes a commit that was interrupted, if there is one. The caller holds the run's claim, or keeps it free."""
     path = next_path(folder, run_stem)
     if path.exists():
         _finish(folder, files, run_stem, read_json(path))

@@ -8,7 +8,6 @@ its values are not read.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.identity import info_from_values, names_the_run, sys_values
 from neptune_exporter.storage.manifest import Totals
 from neptune_exporter.storage.parquet import READ_ROWS, damaged, open_part, without_placeholders
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun, file_rows
 
 _KEYS = ["attribute_path", "attribute_type", "step", "timestamp"]
@@ -84,7 +84,7 @@ class Counted:
         """Rows that hold a value."""
         return sum(self._rows.values())
 
-    def _count_part(self, path: Path) -> None:
+    def _count_part(self, path: Place) -> None:
         part = open_part(path)
         try:
             for group in range(part.metadata.num_row_groups):

@@ -29,7 +29,7 @@ _HINTS = {
 
 
 @contextlib.contextmanager
-def explained(doing: str, path: Path) -> Iterator[None]:
+def explained(doing: str, path: object) -> Iterator[None]:
     """Turns an `OSError` into a `StagingError` that says what to do."""
     try:
         yield

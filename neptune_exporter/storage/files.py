@@ -16,6 +16,7 @@ from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.model import MICRO
 from neptune_exporter.storage import disk, names
 from neptune_exporter.storage.manifest import FileEntry
+from neptune_exporter.storage.place import Place
 
 CHUNK_BYTES = 1 << 20
 
@@ -48,9 +49,7 @@ class FileWriter:
     def add(self, attribute: str, name: str, chunks: Iterable[bytes], *, step: Decimal | None = None) -> str:
         """Stores one file; see `exporters.exporter.Files`."""
         path = self._choose(attribute, names.extension(name), step)
-        target = self._root / path
-        disk.make_folder(target.parent)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        temporary = self._temporary(path)
         digest, size = hashlib.sha256(), 0
         with disk.create(temporary) as file:
             for chunk in chunks:
@@ -58,11 +57,27 @@ class FileWriter:
                     file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-        disk.replace(temporary, target)
-        disk.sync_folder(target.parent)
+        self._store(temporary, path)
         with self._lock:
             self.entries[path] = FileEntry(path, size, digest.hexdigest())
         return path
+
+    def _temporary(self, path: str) -> Path:
+        """Where a file is written before it gets its final name."""
+        target = self._root / path
+        disk.make_folder(target.parent)
+        return target.with_name(f".{uuid.uuid4().hex}.tmp")
+
+    def _store(self, temporary: Path, path: str) -> None:
+        """Gives a file its final name."""
+        target = self._root / path
+        disk.replace(temporary, target)
+        disk.sync_folder(target.parent)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Removes some of the files stored so far."""
+        for path in paths:
+            disk.remove(self._root / path)
 
     def remove_all(self) -> None:
         """Removes every file stored so far."""
@@ -148,6 +163,17 @@ class FileReader:
                 "Restore it from a backup, or export the run again with --overwrite.",
             )
         return local
+
+    def check(self, path: str) -> None:
+        """Whether the file is there and has its size. Raises like `local`."""
+        self.local(path)
+
+    def place(self, path: str) -> Place:
+        """Where the file lies."""
+        return self._root / path
+
+    def close(self) -> None:
+        """Nothing of this reader is needed any more: what it has fetched can go."""
 
     def members(self, path: str) -> list[str]:
         """The files below a path that is a folder, sorted; none if it is a file or not there."""

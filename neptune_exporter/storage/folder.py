@@ -4,24 +4,25 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neptune_exporter import __version__
-from neptune_exporter.errors import ClaimedError, DamagedDataError, StagingError
+from neptune_exporter.errors import DamagedDataError, StagingError
 from neptune_exporter.model import Kind, RunRef
-from neptune_exporter.storage import commit, disk, names
-from neptune_exporter.storage.claims import Claim
-from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, read_json, read_manifest
-from neptune_exporter.storage.parquet import entry, open_part, part_batches, write_index
+from neptune_exporter.storage import names
+from neptune_exporter.storage.files import FileReader
+from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, FileEntry
+from neptune_exporter.storage.parquet import open_part, part_batches
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
 
-KIND_FOLDERS: dict[Kind, str] = {"run": "", "model": "models", "model_version": "model_versions"}
+if TYPE_CHECKING:
+    from neptune_exporter.storage.draft import Draft
 
 Failed = Callable[[StagingError], None]
 
@@ -32,8 +33,8 @@ def raised(error: StagingError) -> None:
 
 
 @dataclass(frozen=True)
-class ProjectFolder:
-    """The runs of one kind of one project.
+class ProjectFolder(ABC):
+    """The runs of one kind of one project, wherever they lie.
 
     Attributes:
         project_id: the project.
@@ -44,15 +45,74 @@ class ProjectFolder:
 
     project_id: str
     kind: Kind
-    data: Path
-    files: Path
+    data: Place
+    files: Place
 
-    # --- reading
+    # --- what depends on where it lies
 
     @property
+    @abstractmethod
     def ours(self) -> bool:
         """Whether this tool writes here: then a run without a manifest does not exist."""
-        return (self.data / MANIFESTS / AREA).exists()
+
+    @abstractmethod
+    def _names(self, below: str = "") -> list[str]:
+        """The names of what lies in the data folder, or in a folder in it, in order."""
+
+    @abstractmethod
+    def _area(self) -> Any:
+        """The content of `area.json`; only where the folder is ours."""
+
+    @abstractmethod
+    def _proven(self, run_stem: str, *, claimed: bool = False) -> StagedRun | None:
+        """A run with a manifest, None if it has none."""
+
+    @abstractmethod
+    def was_replaced(self, run: StagedRun, *, suspect: bool) -> bool:
+        """Whether a run is not what it was when it was opened.
+
+        Args:
+            run: the run.
+            suspect: whether something of it could not be read.
+        """
+
+    @abstractmethod
+    def size_of(self, name: str) -> int:
+        """The size of a file in the data folder, in bytes. Raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def entry(self, name: str, rows: int) -> FileEntry:
+        """What a manifest would say of a part that lies here."""
+
+    @abstractmethod
+    def parts(self, run: StagedRun) -> AbstractContextManager[Iterable[tuple[Place, Any]]]:
+        """The parts of a run with their names, open for reading from the beginning to the end."""
+
+    @abstractmethod
+    def file_reader(self, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> FileReader:
+        """Reads files of a run; see `FileReader`."""
+
+    @abstractmethod
+    def files_of(self, run_stem: str) -> list[str]:
+        """The files that lie in a run's own folder, relative to the project's files folder."""
+
+    @abstractmethod
+    def ensure_ours(self) -> None:
+        """Marks the folder as ours, before the first part. What other tools have put here stays readable."""
+
+    @abstractmethod
+    def draft(self, ref: RunRef, base: StagedRun | None) -> Draft:
+        """Claims a run for a new generation; see `Draft`."""
+
+    @abstractmethod
+    def adopt(self, run: StagedRun) -> None:
+        """Writes a manifest for an unproven run, from what its parts and files hold now."""
+
+    @abstractmethod
+    def remove(self, run: StagedRun) -> None:
+        """Removes a run: the manifest first, so that nothing half-removed looks complete."""
+
+    # --- reading
 
     def runs(self, failed: Failed = raised) -> Iterator[StagedRun]:
         """All runs, proven ones first, then those of other tools that were here before us.
@@ -61,17 +121,16 @@ class ProjectFolder:
             failed: takes what is wrong with a run that cannot be opened; the others follow. Raises it by default.
         """
         proven = set()
-        for run_stem in self._manifest_stems():
-            try:
-                run = self._proven(run_stem)
-            except StagingError as error:
-                failed(error)
-                proven.add(names.digest_of(run_stem))
-                continue
+        for run_stem, run in self._opened(self._manifest_stems()):
             if run is not None:
                 proven.add(names.digest_of(run_stem))
+            if isinstance(run, StagingError):
+                failed(run)
+            elif run is not None:
                 yield run
         foreign = self._foreign_stems()
+        if foreign == set():
+            return
         for run_stem, parts in self.loose_parts().items():
             if names.digest_of(run_stem) not in proven and (foreign is None or run_stem in foreign):
                 try:
@@ -112,7 +171,7 @@ class ProjectFolder:
     def lost(self) -> dict[str, str]:
         """What should be a run and is none any more, or not yet: why, by run stem."""
         found, foreign = self._parts_by_run(), self._foreign_stems() or set()
-        indexes = {n.removesuffix(".parquet") for n in _listed(self.data / MANIFESTS) if n.endswith(".parquet")}
+        indexes = {name.removesuffix(".parquet") for name in self._names(MANIFESTS) if _is_index(name)}
         manifests = set(map(names.digest_of, self._manifest_stems()))  # last: what is committed meanwhile is not lost
         reasons = {
             run_stem: f"It has {len(parts)} parts, but not the first one: its export was not finished, or it was lost."
@@ -136,36 +195,28 @@ class ProjectFolder:
         found = self._parts_by_run(containing).items()
         return {run_stem: [name for _, name in parts] for run_stem, parts in found if parts[0][0] == 0}
 
-    def files_of(self, run_stem: str) -> list[str]:
-        """The files that lie in a run's own folder, relative to the project's files folder."""
-        own = self.files / self.run_folder(run_stem)
-        return sorted(path.relative_to(self.files).as_posix() for path in own.rglob("*") if path.is_file())
-
     def _parts_by_run(self, containing: str = "") -> dict[str, list[tuple[int, str]]]:
         found: dict[str, list[tuple[int, str]]] = {}
-        for name in _listed(self.data):
+        for name in self._names():
             parsed = names.parse_part(name) if containing in name else None
             if parsed:
                 found.setdefault(parsed[0], []).append((parsed[1], name))
         return {run_stem: sorted(parts) for run_stem, parts in sorted(found.items())}
 
     def _manifest_stems(self) -> list[str]:
-        listed = _listed(self.data / MANIFESTS)
-        stems = {name.removesuffix(".next.json") for name in listed if name.endswith(".next.json")}
-        stems |= {
-            name.removesuffix(".json")
-            for name in listed
-            if name.endswith(".json") and not name.endswith(".next.json") and name != AREA
-        }
-        return sorted(stems)
+        listed = self._names(MANIFESTS)
+        return sorted({name.partition(".")[0] for name in listed if name.endswith(".json") and name != AREA})
 
-    def _proven(self, run_stem: str, *, claimed: bool = False) -> StagedRun | None:
-        (commit.finish if claimed else commit.roll_forward)(self.data, self.files, run_stem)
-        path = commit.manifest_path(self.data, run_stem)
-        if not path.exists():
-            return None
-        manifest = read_manifest(path)
-        return StagedRun(self, manifest.info.ref, manifest)
+    def _opened(self, run_stems: Iterable[str]) -> Iterator[tuple[str, StagedRun | StagingError | None]]:
+        """Runs with a manifest, or what is wrong with them, in order."""
+        for run_stem in run_stems:
+            yield run_stem, self._attempt(run_stem)
+
+    def _attempt(self, run_stem: str) -> StagedRun | StagingError | None:
+        try:
+            return self._proven(run_stem)
+        except StagingError as error:
+            return error
 
     def _unproven(self, run_stem: str, parts: list[str]) -> StagedRun:
         path = self.data / parts[0]
@@ -178,32 +229,11 @@ class ProjectFolder:
 
     def _foreign_stems(self) -> set[str] | None:
         """The runs that were here before us; None where the folder is not ours."""
-        path = self.data / MANIFESTS / AREA
-        return set(read_json(path).get("foreign", ())) if path.exists() else None
+        return set(self._area().get("foreign", ())) if self.ours else None
 
-    # --- writing
-
-    def ensure_ours(self) -> None:
-        """Marks the folder as ours, before the first part. What other tools have put here stays readable."""
-        path = self.data / MANIFESTS / AREA
-        if path.exists():
-            self._check_area(read_json(path), path)
-            return
-        disk.make_folder(path.parent)
-        disk.make_folder(self.files)
-        deadline = time.monotonic() + commit.PATIENCE_SECONDS
-        while not path.exists():
-            try:
-                with Claim(path.with_name("area.claim"), str(self.data)):
-                    if not path.exists():
-                        self._write_area(path)
-            except ClaimedError:  # another run of this project does just this
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-
-    def _write_area(self, path: Path) -> None:
-        area = {
+    def new_area(self) -> dict[str, Any]:
+        """What `area.json` is to say."""
+        return {
             "format": FORMAT,
             "tool": f"neptune-exporter {__version__}",
             "project_id": self.project_id,
@@ -211,9 +241,10 @@ class ProjectFolder:
             "created": datetime.now(UTC).isoformat(),
             "foreign": sorted(self.loose_parts()),
         }
-        disk.write_json(path, area)
 
-    def _check_area(self, area: Any, path: Path) -> None:
+    def check_area(self, area: Any) -> None:
+        """Raises `StagingError` if an `area.json` is damaged, or from a newer version of this tool."""
+        path = self.data / MANIFESTS / AREA
         if not isinstance(area, dict):
             raise DamagedDataError(f"{path} is damaged.", "Restore it from a backup.")
         if area.get("format", 0) > FORMAT:
@@ -222,60 +253,11 @@ class ProjectFolder:
                 "Install that version or a later one: pip install -U neptune-exporter",
             )
 
-    def adopt(self, run: StagedRun) -> None:
-        """Writes a manifest for an unproven run, from what its parts and files hold now."""
-        run_stem = names.stem(run.ref.run_id)
-        self.ensure_ours()
-        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)):
-            temporary = self.data / MANIFESTS / f"{run_stem}.g1.index.tmp"
-            attributes = run.attributes()
-            write_index(temporary, attributes)
-            index = entry(temporary, f"{run_stem}.parquet", len(attributes))
-            manifest = replace(run.as_manifest(), index=index)
-            renames = [(f"{MANIFESTS}/{temporary.name}", f"{MANIFESTS}/{index.path}")]
-            commit.commit(self.data, self.files, run_stem, manifest, renames, {})
-
-    def remove(self, run: StagedRun) -> None:
-        """Removes a run: the manifest first, so that nothing half-removed looks complete."""
-        run_stem = names.stem(run.ref.run_id)
-        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)):
-            disk.remove(commit.manifest_path(self.data, run_stem))
-            disk.sync_folder(self.data / MANIFESTS)
-            for name in run.part_names():
-                disk.remove(self.data / name)
-            for suffix in (".parquet", ".extra.jsonl"):
-                disk.remove(self.data / MANIFESTS / f"{run_stem}{suffix}")
-            for path in run.owned_file_paths():
-                disk.remove(self.files / path)
-            disk.remove_tree(self.files / self.run_folder(run_stem))
-
     def run_folder(self, run_stem: str) -> str:
         """The run's folder, relative to the project's files folder."""
-        return f"{KIND_FOLDERS[self.kind]}/{run_stem}".lstrip("/")
-
-    def remove_temporary(self, run_stem: str, token: str = "") -> None:
-        """Removes what interrupted exports of a run have left under temporary names.
-
-        Args:
-            run_stem: the run.
-            token: only of this export, because another one is at work.
-        """
-        for name in _listed(self.data / MANIFESTS):
-            if not (name.startswith(f"{run_stem}.") and name.endswith(".tmp") and f".{token}" in name):
-                continue
-            path = self.data / MANIFESTS / name
-            (disk.remove_tree if name.endswith(".sort.tmp") else disk.remove)(path)
-        if token:
-            return
-        own = self.files / self.run_folder(run_stem)
-        for path in own.rglob(".*.tmp") if own.is_dir() else ():
-            disk.remove(path)
+        return f"{names.KIND_FOLDERS[self.kind]}/{run_stem}".lstrip("/")
 
 
-def _listed(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of 100,000 parts would take a second
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StagingError(f"Cannot read {folder}: {error.strerror}.", "Check its permissions.") from error
+def _is_index(name: str) -> bool:
+    """Whether a name is that of an index: on an object store, where it has a number, it is there before the run is."""
+    return name.endswith(".parquet") and name.count(".") == 1

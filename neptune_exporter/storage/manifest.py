@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
 from neptune_exporter import __version__
@@ -20,10 +19,12 @@ from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import RunInfo
 from neptune_exporter.selection import Selection
+from neptune_exporter.storage.place import Place
 
 FORMAT = 1
 MANIFESTS = "_manifest"
 AREA = "area.json"
+OBJECTS = "objects"  # the layout of an area that an object store has held
 UNKNOWN = "unknown"
 
 
@@ -142,6 +143,8 @@ class Manifest:
         digest: the run's digest.
         totals: a summary of the index.
         sorted: whether the parts, one after the other, are sorted by (path, type, step).
+        replaced: names and sizes of another tool's parts whose rows are in this run now, where no commit that is
+            written down removes them (on object stores).
     """
 
     generation: int
@@ -154,6 +157,7 @@ class Manifest:
     digest: str
     totals: Totals
     sorted: bool = True
+    replaced: tuple[tuple[str, int], ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -177,6 +181,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as a JSON object."""
+        replaced = {"replaced": [list(part) for part in self.replaced]} if self.replaced else {}
         return {
             "format": FORMAT,
             "tool": f"neptune-exporter {__version__}",
@@ -191,6 +196,7 @@ class Manifest:
             "extra": self.extra and asdict(self.extra),
             "parts": [asdict(part) for part in self.parts],
             "files": [[file.path, file.bytes, file.sha256] for file in self.files],
+            **replaced,
         }
 
     @classmethod
@@ -208,10 +214,11 @@ class Manifest:
             digest=value["digest"],
             totals=Totals(**{**totals, "types": {k: tuple(v) for k, v in totals["types"].items()}}),
             sorted=value["sorted"],
+            replaced=tuple((str(name), int(size)) for name, size in value.get("replaced", ())),
         )
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Place) -> Manifest:
     """Reads `<run>.json`.
 
     Raises:
@@ -221,7 +228,7 @@ def read_manifest(path: Path) -> Manifest:
     return manifest_from(read_json(path), path)
 
 
-def manifest_from(value: Any, path: Path) -> Manifest:
+def manifest_from(value: Any, path: Place) -> Manifest:
     """A manifest from the JSON in `path`. Raises like `read_manifest`."""
     try:
         if value["format"] > FORMAT:
@@ -237,13 +244,24 @@ def manifest_from(value: Any, path: Path) -> Manifest:
         ) from error
 
 
-def read_json(path: Path) -> Any:
-    """Any JSON file of the staging area. Raises `DamagedDataError` or `StagingError`, naming it."""
+def parse_json(data: bytes, path: Place) -> Any:
+    """What a JSON file of the staging area holds. Raises `DamagedDataError`, naming it."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+        return json.loads(data.decode("utf-8", "surrogatepass"))
     except ValueError as error:
         raise DamagedDataError(
             f"{path} is damaged: {error}.", "Restore it from a backup, or export again with --overwrite."
         ) from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file of the staging area."""
+    return json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+
+
+def read_json(path: Place) -> Any:
+    """Any JSON file of the staging area. Raises `DamagedDataError` or `StagingError`, naming it."""
+    try:
+        return parse_json(path.read_bytes(), path)
     except OSError as error:
         raise StagingError(f"Cannot read {path}: {error.strerror}.", "Check the path and its permissions.") from error

@@ -13,11 +13,16 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
+from neptune_exporter.model import Kind
+
+KIND_FOLDERS: dict[Kind, str] = {"run": "", "model": "models", "model_version": "model_versions"}
 STEM_BYTES = 200
 SEGMENT_BYTES = 150
 PATH_BYTES = 500
 
 _PART = re.compile(r"(?P<stem>.+-[0-9a-f]{16})_part_(?P<number>0|[1-9][0-9]{0,8})\.parquet", re.DOTALL)
+# Numbered on object stores, where nothing is ever renamed.
+MANIFEST = re.compile(r"(?P<stem>[^.]+)(?:\.g(?P<number>\d{1,9}))?\.json", re.DOTALL)
 _EXTENSION = re.compile(r"\.[A-Za-z0-9_-]{1,16}")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "0123456789¹²³")}
 

@@ -19,6 +19,8 @@ from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import BATCH_SCHEMA, NAME_COLUMNS, SCHEMA, VALUE_COLUMN, normalize
 from neptune_exporter.storage import disk
 from neptune_exporter.storage.manifest import FileEntry
+from neptune_exporter.storage.objects.path import ObjectPath
+from neptune_exporter.storage.place import Place
 
 PART_BYTES = 50 << 20
 GROUP_ROWS = 1_000_000
@@ -58,12 +60,15 @@ _ENCODING = {
 class PartWriter:
     """Writes sorted rows into parts of about 50 MB, each under the path that `path_of` gives for its number.
 
+    Each part is told to `whole` with its rows, as soon as it is.
+
     Rows are encoded a group at a time by a thread of its own, while the next group is gathered: Arrow does not need
     the interpreter for it.
     """
 
-    def __init__(self, path_of: Callable[[int], Path]) -> None:
+    def __init__(self, path_of: Callable[[int], Path], whole: Callable[[Path, int], None] = lambda *_: None) -> None:
         self._path_of = path_of
+        self._whole = whole
         self._open: tuple[Any, Any, Any] | None = None  # the context, the file, the Parquet writer
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="parquet")
         self._encoding: Future[None] | None = None
@@ -145,6 +150,7 @@ class PartWriter:
         context.__exit__(None, None, None)
         self._open = None
         self.parts[-1] = (path, self._part_rows)
+        self._whole(path, self._part_rows)
 
 
 def _encode(group: pa.Table, writer: Any) -> None:
@@ -158,10 +164,13 @@ def entry(path: Path, name: str, rows: int = 0) -> FileEntry:
         return FileEntry(name, file.tell(), sha256, rows)
 
 
-def open_part(path: Path) -> pq.ParquetFile:
+def open_part(path: Place) -> pq.ParquetFile:
     """Opens a part. Raises `DamagedDataError`, naming it, if it is missing, cut short or not ours to read."""
     try:
-        part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
+        if isinstance(path, ObjectPath):  # the columns of a row group in one request
+            part = pq.ParquetFile(path.ranged(), read_dictionary=list(NAME_COLUMNS), pre_buffer=True)
+        else:
+            part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
     except KeyError as error:  # a name column is missing
         raise _not_a_part(path, error.args[0].decode()) from error
     except (OSError, pa.ArrowException) as error:
@@ -173,7 +182,7 @@ def open_part(path: Path) -> pq.ParquetFile:
     return part
 
 
-def bytes_by_column(path: Path) -> dict[str, int]:
+def bytes_by_column(path: Place) -> dict[str, int]:
     """The bytes on disk of each column of a part, from its footer. Raises like `open_part`."""
     metadata = open_part(path).metadata
     found: dict[str, int] = {}
@@ -186,13 +195,23 @@ def bytes_by_column(path: Path) -> dict[str, int]:
     return found
 
 
-def _not_a_part(path: Path, column: str) -> DamagedDataError:
+def check_part(path: Place, expected: FileEntry, rows: int, size: int) -> None:
+    """Raises `DamagedDataError` if a part is not what the manifest says."""
+    if (rows, size) != (expected.rows, expected.bytes):
+        raise DamagedDataError(
+            f"{path} is not what the manifest says: it has {rows} rows in {size} bytes "
+            f"instead of {expected.rows} in {expected.bytes}.",
+            "Restore it from a backup, or export the run again with --overwrite.",
+        )
+
+
+def _not_a_part(path: Place, column: str) -> DamagedDataError:
     return DamagedDataError(
         f"{path} is not a part of a Neptune export: it has no column {column}.", "Remove it from the data folder."
     )
 
 
-def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+def part_batches(part: pq.ParquetFile, path: Place) -> Iterator[pa.RecordBatch]:
     """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`."""
     try:
         for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
@@ -206,7 +225,7 @@ def part_batches(part: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
         raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: Exception) -> DamagedDataError:
+def damaged(path: Place, error: Exception) -> DamagedDataError:
     """What is said of a part that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return DamagedDataError(f"{path} is missing.", "Restore it from a backup, or export the run again.")
@@ -245,7 +264,7 @@ def write_index(path: Path, attributes: Sequence[Attribute]) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def read_index(path: Path, data: bytes) -> list[Attribute]:
+def read_index(path: Place, data: bytes) -> list[Attribute]:
     """Reads the attribute index from the content of its file. Raises `DamagedDataError`, naming it."""
     try:
         # Not pq.read_table: that imports pandas, which takes longer than everything else here.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,7 @@ import pyarrow as pa
 from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import RunInfo, RunRef, codes_of
-from neptune_exporter.storage import commit, names
-from neptune_exporter.storage.files import FileReader
+from neptune_exporter.storage import names
 from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.identity import info_from_rows, info_from_values, sys_values
 from neptune_exporter.storage.manifest import (
@@ -30,9 +29,9 @@ from neptune_exporter.storage.manifest import (
     Manifest,
     SourceRecord,
     Totals,
-    read_manifest,
 )
-from neptune_exporter.storage.parquet import entry, open_part, part_batches, read_index
+from neptune_exporter.storage.parquet import open_part, part_batches, read_index
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.sort import ExternalSort, Order
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class StagedRun:
         self._folder = folder
         self._parts = [part.path for part in manifest.parts] if manifest else list(parts)
         entries = {file.path: file for file in manifest.files} if manifest else {}
-        self.files = FileReader(folder.files, entries, self._check_unchanged)
+        self.files = folder.file_reader(entries, partial(self.check_unchanged, suspect=True))
 
     # --- what it is
 
@@ -135,12 +134,12 @@ class StagedRun:
         try:
             data = path.read_bytes()
         except OSError as error:
-            self._check_unchanged()
+            self.check_unchanged(suspect=True)
             raise DamagedDataError(
                 f"{path} cannot be read: {error.strerror}.",
                 "Restore it from a backup, or export the run again with --overwrite.",
             ) from error
-        self._check_unchanged()
+        self.check_unchanged()
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DamagedDataError(
                 f"{path} is not what the manifest says.",
@@ -176,7 +175,6 @@ class StagedRun:
 
     def _part_batches(self, *, verified: bool = True) -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
-            # All parts are opened before the first row: a new generation that comes later does no harm.
             parts = self._open_parts(stack)
             missing = self._missing_files if verified and self.manifest is None else frozenset()
             for path, part in parts:
@@ -188,27 +186,26 @@ class StagedRun:
                         own = _with_files(own, self.files.known)
                     yield _without_files(own, missing) if missing else own
 
-    def _open_parts(self, stack: ExitStack) -> list[tuple[Path, Any]]:
+    def _open_parts(self, stack: ExitStack) -> Iterable[tuple[Place, Any]]:
         try:
-            parts = [(path, stack.enter_context(open_part(path))) for path in self.part_paths()]
-            if self.manifest:
-                self._check_sizes(parts)
+            self._check_numbers()
+            parts = stack.enter_context(self._folder.parts(self))
         except DamagedDataError:
-            self._check_unchanged()
+            self.check_unchanged(suspect=True)
             raise
-        self._check_unchanged()
+        self.check_unchanged()
         return parts
 
-    def _check_unchanged(self) -> None:
+    def check_unchanged(self, *, suspect: bool = False) -> None:
         """What was opened or read just now belongs to this generation and not to one that came meanwhile.
 
-        A commit that had begun before is still written down, or its manifest is there: looked at in this order,
-        none is missed.
+        Args:
+            suspect: whether something of it could not be read.
+
+        Raises:
+            StagingError: it does not.
         """
-        stem = names.stem(self.ref.run_id)
-        path = commit.manifest_path(self._folder.data, stem)
-        begun = commit.next_path(self._folder.data, stem).exists()
-        if begun or (read_manifest(path) if path.exists() else None) != self.manifest:
+        if self._folder.was_replaced(self, suspect=suspect):
             raise StagingError(f"{self.ref} was exported again while it was being read.", "Run the same command again.")
 
     def _own_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -223,33 +220,35 @@ class StagedRun:
                 )
         return batch
 
-    def _check_sizes(self, parts: Sequence[tuple[Path, Any]]) -> None:
-        assert self.manifest is not None
-        for (path, part), expected in zip(parts, self.manifest.parts, strict=True):
-            if part.metadata.num_rows != expected.rows or path.stat().st_size != expected.bytes:
-                raise DamagedDataError(
-                    f"{path} is not what the manifest says: it has {part.metadata.num_rows} rows in "
-                    f"{path.stat().st_size} bytes instead of {expected.rows} in {expected.bytes}.",
-                    "Restore it from a backup, or export the run again with --overwrite.",
-                )
-
     # --- what lies on disk
 
     def part_names(self) -> list[str]:
         """The file names of the parts, in order."""
         return list(self._parts)
 
-    def part_paths(self) -> list[Path]:
-        """The parts on disk, in order. Raises `DamagedDataError` if numbers of an unproven run are missing."""
-        if self.manifest is None:
-            numbers = [parsed[1] for name in self._parts if (parsed := names.parse_part(name))]
-            if numbers != list(range(len(numbers))):
-                absent = next(n for n in range(len(numbers) + 1) if n not in numbers)
-                raise DamagedDataError(
-                    f"Part {absent} of {self.ref} is missing in {self._folder.data}.",
-                    "Restore it from a backup, or export the run again.",
-                )
+    def part_paths(self) -> list[Any]:
+        """The parts, in order. Raises `DamagedDataError` if numbers of an unproven run are missing."""
+        self._check_numbers()
         return [self._folder.data / name for name in self._parts]
+
+    def part_size(self, name: str) -> int:
+        """The size of a part as it is now, in bytes. Raises `FileNotFoundError`."""
+        return self._folder.size_of(name)
+
+    def part_sha256(self, name: str) -> str:
+        """The SHA-256 of a part as it is now, hex."""
+        return self._folder.entry(name, 0).sha256
+
+    def _check_numbers(self) -> None:
+        if self.manifest is not None:
+            return
+        numbers = [parsed[1] for name in self._parts if (parsed := names.parse_part(name))]
+        if numbers != list(range(len(numbers))):
+            absent = next(n for n in range(len(numbers) + 1) if n not in numbers)
+            raise DamagedDataError(
+                f"Part {absent} of {self.ref} is missing in {self._folder.data}.",
+                "Restore it from a backup, or export the run again.",
+            )
 
     def file_entries(self) -> dict[str, FileEntry]:
         """What is known of its files, by path; computed for an unproven run."""
@@ -300,9 +299,7 @@ class StagedRun:
     def as_manifest(self, generation: int = 1) -> Manifest:
         """What a manifest of this unproven run would say; its index is not written yet."""
         attributes = self.attributes()
-        parts = tuple(
-            replace(entry(path, path.name), rows=open_part(path).metadata.num_rows) for path in self.part_paths()
-        )
+        parts = tuple(self._folder.entry(path.name, open_part(path).metadata.num_rows) for path in self.part_paths())
         return Manifest(
             generation=generation,
             info=self.info,

@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from neptune_exporter.errors import DamagedDataError, StagingError
 from neptune_exporter.model import Kind, RunInfo, RunRef
 from neptune_exporter.selection import Selection
-from neptune_exporter.storage import names
-from neptune_exporter.storage.folder import KIND_FOLDERS, Failed, ProjectFolder, raised
-from neptune_exporter.storage.manifest import AREA, MANIFESTS, SourceRecord, read_json
-from neptune_exporter.storage.parquet import open_part, part_batches
+from neptune_exporter.storage.area import area_at
+from neptune_exporter.storage.folder import Failed, ProjectFolder, raised
+from neptune_exporter.storage.manifest import SourceRecord
+from neptune_exporter.storage.place import Place, check_places
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.writer import Policy, RunWriter
 
@@ -25,27 +23,21 @@ class Staging:
 
     Args:
         data_path: the folder with one folder of Parquet parts per project.
-        files_path: the folder with one folder of files per project.
+        files_path: the folder with one folder of files per project; on an object store if the other one is.
+
+    Raises:
+        UsageError: one is on disk and the other one is not.
     """
 
-    def __init__(self, data_path: Path, files_path: Path) -> None:
+    def __init__(self, data_path: Place, files_path: Place) -> None:
+        check_places(data_path, files_path)
         self.data_path = data_path
         self.files_path = files_path
+        self._area = area_at(data_path, files_path)
 
     def folder(self, project_id: str, kind: Kind = "run") -> ProjectFolder:
         """The folder of a project, whether it exists or not."""
-        project = self._folder_name(project_id)
-        data = self.data_path / project
-        below = KIND_FOLDERS[kind]
-        return ProjectFolder(project_id, kind, data / below if below else data, self.files_path / project)
-
-    def _folder_name(self, project_id: str) -> str:
-        """The name of a project's folder; of another tool's, if it spells the readable half otherwise."""
-        project = names.stem(project_id)
-        if not (self.data_path / project).exists() and self.data_path.is_dir():
-            ending = f"-{names.digest(project_id)}"
-            return next((p.name for p in sorted(self.data_path.iterdir()) if p.name.endswith(ending)), project)
-        return project
+        return self._area.folder(project_id, kind)
 
     def projects(self, kind: Kind = "run", failed: Failed = raised) -> list[ProjectFolder]:
         """All projects, by name.
@@ -57,26 +49,7 @@ class Staging:
         Raises:
             StagingError: the data folder does not exist or cannot be read.
         """
-        try:
-            found = sorted(path for path in self.data_path.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            raise StagingError(
-                f"There is no staging area at {self.data_path}.",
-                "Run neptune-exporter export first, or name the folder with --data-path.",
-            ) from None
-        except OSError as error:
-            raise StagingError(f"Cannot read {self.data_path}: {error.strerror}.", "Check its permissions.") from error
-        folders = []
-        for path in found:
-            below = path / KIND_FOLDERS[kind]
-            try:
-                project_id = _project_id(below)
-            except StagingError as error:
-                failed(error)
-                continue
-            if project_id is not None:
-                folders.append(ProjectFolder(project_id, kind, below, self.files_path / path.name))
-        return folders
+        return self._area.projects(kind, failed)
 
     def runs(self, selection: Selection, kind: Kind = "run") -> Iterator[StagedRun]:
         """The runs that are selected, project by project."""
@@ -98,22 +71,3 @@ class Staging:
     ) -> RunWriter:
         """Begins to write a run; see `RunWriter`."""
         return RunWriter(self.folder(info.ref.project_id, info.ref.kind), info, source, base, policy, stop)
-
-
-def _project_id(folder: Path) -> str | None:
-    """The project of a folder, from `area.json` or the first row found; None if it holds no runs."""
-    area = folder / MANIFESTS / AREA
-    if area.exists():
-        value = read_json(area)
-        if not isinstance(value, dict) or not isinstance(value.get("project_id"), str):
-            raise DamagedDataError(f"{area} is damaged.", "Restore it from a backup.")
-        return str(value["project_id"])
-    if not folder.is_dir():
-        return None
-    for path in sorted(folder.iterdir()):
-        if names.parse_part(path.name):
-            for batch in part_batches(open_part(path), path):
-                if batch.num_rows:
-                    project_id: str = batch.column("project_id")[0].as_py()
-                    return project_id
-    return None

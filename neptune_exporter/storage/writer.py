@@ -8,20 +8,17 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from neptune_exporter.errors import ClaimedError, DamagedDataError, InterruptedRunError, Problem, StagingError
+from neptune_exporter.errors import InterruptedRunError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import SERIES_TYPES, OutsideValue, RunInfo, normalize
-from neptune_exporter.storage import commit, disk, names
-from neptune_exporter.storage.claims import Claim
-from neptune_exporter.storage.files import FileWriter
+from neptune_exporter.storage import disk
 from neptune_exporter.storage.manifest import (
     MANIFESTS,
     UNKNOWN,
@@ -29,7 +26,6 @@ from neptune_exporter.storage.manifest import (
     Manifest,
     SourceRecord,
     Totals,
-    read_manifest,
 )
 from neptune_exporter.storage.merge import NEW, OLD, TAG_SETS, merged
 from neptune_exporter.storage.parquet import PartWriter, entry, without_placeholders, write_index
@@ -69,38 +65,23 @@ class RunWriter:
         policy: Policy = "replace",
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._folder = folder
         self._info = info
         self._source = source
         self._base = base
         self._policy = policy
         self._stop = stop
-        self._stem = names.stem(info.ref.run_id)
         self._lock = threading.Lock()
         self._problems: list[Problem] = []
         self._outside: list[OutsideValue] = []
         self._empty: set[tuple[str, str]] = set()
         self._fresh: set[tuple[str, str]] = set()
         self._contested: set[str] = set()
-        self._manifest: Manifest | None = None
         self._mixed = self._done = False
+        self._parts: list[tuple[Path, FileEntry]] = []
         self.problems: tuple[Problem, ...] = ()
-        self._cleanup = ExitStack()
-        self._claim = Claim(commit.claim_path(folder.data, self._stem), str(info.ref))
-        self._cleanup.enter_context(self._claim)
-        self._cleanup.callback(self._remove_temporary)
-        try:
-            folder.ensure_ours()
-            self._orphans = self._check_base()
-            self._remove_temporary()
-            self._generation = 1 + (base.generation if base is not None else 0)
-            taken = [*(base.file_paths() if base is not None else ()), *self._orphans]
-            apart = self._claim.token[:8] if self._claim.inherited else ""
-            self.files = FileWriter(folder.files, folder.run_folder(self._stem), self._generation, taken, apart)
-            self._sort = ExternalSort(info.ref, "attribute", self._temporary("sort"), origin=base is not None)
-        except BaseException:
-            self._cleanup.close()
-            raise
+        self._draft = folder.draft(info.ref, base)
+        self.files = self._draft.files
+        self._sort = ExternalSort(info.ref, "attribute", self._draft.temporary("sort"), origin=base is not None)
 
     # --- what an exporter calls
 
@@ -140,7 +121,7 @@ class RunWriter:
         self.problems = tuple(problem for source in sources for problem in source.problems)
         fingerprint = Fingerprint(self._sha256)
         used: set[str] = set()
-        parts = self._write_parts(fingerprint, used)
+        self._write_parts(fingerprint, used)
         for path, attribute_type in sorted(self._empty - {a[:2] for a in fingerprint.attributes()}):
             fingerprint.add(Attribute(path, attribute_type))
         attributes = fingerprint.attributes()
@@ -148,10 +129,10 @@ class RunWriter:
         index = self._write_index(attributes)
         entries = {**(self._base.file_entries() if self._base else {}), **self.files.entries}
         manifest = Manifest(
-            generation=self._generation,
+            generation=self._draft.generation,
             info=self._joined_info(),
             sources=sources,
-            parts=tuple(part for _, part in parts),
+            parts=tuple(part for _, part in self._parts),
             files=tuple(entries[path] for path in sorted(used)),
             index=index[1],
             extra=extra and extra[1],
@@ -160,26 +141,16 @@ class RunWriter:
         )
         self._remove_unused(used)
         # part_0 last: to other readers of this layout it says that the run is there.
-        renames = [(p.name, e.path) for p, e in reversed(parts)]
-        renames = [(f"{MANIFESTS}/{temporary}", final) for temporary, final in renames]
-        renames += [(f"{MANIFESTS}/{item[0].name}", f"{MANIFESTS}/{item[1].path}") for item in (extra, index) if item]
-        with self._claim.kept():
-            self._manifest = manifest
-            leftovers = self._leftovers(manifest)
-            commit.commit(self._folder.data, self._folder.files, self._stem, manifest, renames, leftovers)
+        new = [(path, part.path) for path, part in reversed(self._parts)]
+        new += [(path, f"{MANIFESTS}/{entry.path}") for path, entry in (item for item in (extra, index) if item)]
+        self._draft.commit(manifest, new)
         self._done = True
-        self._cleanup.close()
 
     def abort(self) -> None:
         """Leaves the run as it was before."""
-        if self._done:
-            return
-        self._done = True
-        if not self._commit_begun():
-            with suppress(Exception):
-                self.files.remove_all()
-        with suppress(StagingError):  # what was wrong before is more worth knowing
-            self._cleanup.close()
+        if not self._done:
+            self._done = True
+            self._draft.abort()
 
     # --- parts of the commit
 
@@ -189,29 +160,8 @@ class RunWriter:
         try:
             yield
         except (StagingError, OSError):
-            self._claim.check()
+            self._draft.check()
             raise
-
-    def _check_base(self) -> list[str]:
-        """What was planned with is still what is there, now that nobody else can change it.
-
-        Returns:
-            The files that lie here and that nobody can account for: the run is too damaged to be opened, or who
-            held it before has left them.
-        """
-        try:
-            now = self._folder.run(self._info.ref.run_id, claimed=True)
-        except DamagedDataError:
-            if self._base is not None:
-                raise
-            return self._folder.files_of(self._stem)
-        known = self._base.generation if self._base is not None else 0
-        if (now.generation if now is not None else 0) != known:
-            raise ClaimedError(f"Another command has just exported {self._info.ref}.", "Run the same command again.")
-        if not self._claim.inherited:
-            return []
-        known_files = set(self._base.file_paths()) if self._base is not None else set()
-        return [path for path in self._folder.files_of(self._stem) if path not in known_files]
 
     def _keeps(self) -> Wanted | None:
         """Which attributes of the base stay; None if it need not be read at all."""
@@ -260,22 +210,24 @@ class RunWriter:
         values = {f.name: getattr(first, f.name) for f in fields(RunInfo)}
         return RunInfo(**{k: getattr(second, k) if value is None else value for k, value in values.items()})
 
-    def _write_parts(self, fingerprint: Fingerprint, used: set[str]) -> list[tuple[Path, FileEntry]]:
-        writer = PartWriter(lambda n: self._temporary(f"part_{n}"))
+    def _write_parts(self, fingerprint: Fingerprint, used: set[str]) -> None:
+        writer = PartWriter(lambda n: self._draft.temporary(f"part_{n}"), self._keep_part)
         try:
             for batch in self._rows():
                 self._check_stop()
                 fingerprint.write(batch)
                 used.update(path for _, path in file_rows(batch))
                 writer.write(batch)
-            written = writer.finish()
+            writer.finish()
         except BaseException:
             writer.abort()
             raise
-        return [
-            (path, entry(path, names.part_name(self._stem, number), rows))
-            for number, (path, rows) in enumerate(written)
-        ]
+
+    def _keep_part(self, path: Path, rows: int) -> None:
+        """A part is whole."""
+        part = entry(path, self._draft.part_name(len(self._parts)), rows)
+        self._parts.append((path, part))
+        self._draft.hand_over(path, part.path)
 
     def _check_stop(self) -> None:
         if self._stop is not None and self._stop():
@@ -287,13 +239,12 @@ class RunWriter:
         Before the commit: a process that dies right after it leaves nothing behind.
         """
         self._sort.close()
-        for path in set(self.files.entries) - used:
-            disk.remove(self._folder.files / path)
+        self.files.remove(set(self.files.entries) - used)
 
     def _write_index(self, attributes: list[Attribute]) -> tuple[Path, FileEntry]:
-        path = self._temporary("index")
+        path = self._draft.temporary("index")
         write_index(path, attributes)
-        return path, entry(path, f"{self._stem}.parquet", len(attributes))
+        return path, entry(path, self._draft.name(".parquet"), len(attributes))
 
     def _write_extra(self, keeps: Wanted | None) -> tuple[Path, FileEntry] | None:
         old = (self._base.extra() or b"").decode().splitlines() if self._base is not None and keeps is not None else []
@@ -303,9 +254,9 @@ class RunWriter:
         lines += [line for line in new if line not in known]
         if not lines:
             return None
-        path = self._temporary("extra")
+        path = self._draft.temporary("extra")
         disk.write(path, ["".join(f"{line}\n" for line in lines).encode()])
-        return path, entry(path, f"{self._stem}.extra.jsonl", len(lines))
+        return path, entry(path, self._draft.name(".extra.jsonl"), len(lines))
 
     def _sources(self) -> tuple[SourceRecord, ...]:
         """All sources that contributed, this one last, each with what it could not give."""
@@ -330,39 +281,9 @@ class RunWriter:
             for (attribute, reason), times in counts.items()
         ]
 
-    def _leftovers(self, manifest: Manifest) -> dict[str, list[str]]:
-        """What lies here of the old generation and is not named by the new one."""
-        files = {file.path for file in manifest.files}
-        numbered = (names.part_name(self._stem, number) for number in count(len(manifest.parts)))
-        beyond = set(takewhile(lambda name: (self._folder.data / name).exists(), numbered))
-        if self._base is not None:  # whose parts another tool may have named otherwise
-            beyond |= set(self._base.part_names()) - {part.path for part in manifest.parts}
-        beside = [] if manifest.extra else [f"{MANIFESTS}/{self._stem}.extra.jsonl"]
-        old_files = self._base.owned_file_paths() if self._base is not None else []
-        return {
-            "data": [*sorted(beyond), *beside],
-            "files": [path for path in [*old_files, *self._orphans] if path not in files],
-        }
-
     def _sha256(self, path: str) -> str:
         own = self.files.entries.get(path)
         if own is not None:
             return own.sha256
         assert self._base is not None, f"the exporter named a file that it did not add: {path}"
         return self._base.files.sha256(path)
-
-    def _temporary(self, what: str) -> Path:
-        own = self._claim.token[:8]  # who has lost the run without knowing must not write into these
-        return self._folder.data / MANIFESTS / f"{self._stem}.g{self._generation}.{own}.{what}.tmp"
-
-    def _remove_temporary(self) -> None:
-        """Removes what this run's commands left under temporary names, now or before a crash."""
-        if not self._commit_begun():
-            self._folder.remove_temporary(self._stem, self._claim.token[:8] if self._claim.lost else "")
-
-    def _commit_begun(self) -> bool:
-        """Whether the new generation is certain: whoever comes next will finish it and needs what it names."""
-        if commit.next_path(self._folder.data, self._stem).exists():
-            return True
-        path = commit.manifest_path(self._folder.data, self._stem)
-        return self._manifest is not None and path.exists() and read_manifest(path) == self._manifest

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from neptune_exporter.errors import DamagedDataError, ExporterError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
@@ -14,6 +12,7 @@ from neptune_exporter.storage import disk
 from neptune_exporter.storage.counting import Counted
 from neptune_exporter.storage.manifest import FileEntry, Manifest, Totals
 from neptune_exporter.storage.parquet import open_part
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.verify.compare import mismatches
 from neptune_exporter.verify.finding import Finding, failure, finding_of
@@ -31,7 +30,7 @@ class StagedCheck:
         points: how many rows the run has, as far as that is known.
     """
 
-    def __init__(self, run: StagedRun, data: Path, *, read_data: bool) -> None:
+    def __init__(self, run: StagedRun, data: Place, *, read_data: bool) -> None:
         self._run = run
         self._data = data
         self._read_data = read_data
@@ -65,7 +64,7 @@ class StagedCheck:
         self.points = counted.rows
         for path, attribute in counted.files.items():
             try:
-                run.files.local(path)
+                run.files.check(path)
             except ExporterError as error:
                 found = failure(run.ref, error, kind="file")
                 yield finding_of(run.ref, found.kind, found.message, attribute=attribute)
@@ -76,15 +75,15 @@ class StagedCheck:
                 yield failure(run.ref, error, kind="part")
 
 
-def _check_parts(run: StagedRun, data: Path, manifest: Manifest, *, read_data: bool) -> Iterator[Finding]:
+def _check_parts(run: StagedRun, data: Place, manifest: Manifest, *, read_data: bool) -> Iterator[Finding]:
     for part in manifest.parts:
         path = data / part.path
         try:
-            _check_size(path, part)
+            _check_size(run, path, part)
             rows = open_part(path).metadata.num_rows
             if rows != part.rows:
                 yield finding_of(run.ref, "part", f"{path} has {rows:,} rows instead of {part.rows:,}.")
-            elif read_data and sha256_of(path) != part.sha256:
+            elif read_data and run.part_sha256(part.path) != part.sha256:
                 yield finding_of(run.ref, "part", f"{path} was changed: its SHA-256 is not that of the manifest.")
         except ExporterError as error:
             yield failure(run.ref, error, kind="part")
@@ -95,9 +94,9 @@ def _check_files(run: StagedRun, manifest: Manifest, *, read_data: bool) -> Iter
     for file in manifest.files:
         try:
             if not read_data:
-                run.files.local(file.path)
+                run.files.check(file.path)
             elif run.files.hash_content(file.path) != file.sha256:
-                message = f"{run.files.local(file.path)} was changed: its SHA-256 is not that of the manifest."
+                message = f"{run.files.place(file.path)} was changed: its SHA-256 is not that of the manifest."
                 broken[file.path] = finding_of(run.ref, "file", message)
         except ExporterError as error:
             broken[file.path] = failure(run.ref, error, kind="file")
@@ -154,11 +153,11 @@ def rows_fingerprint(run: StagedRun) -> list[Attribute]:
     return fingerprint.attributes()
 
 
-def _check_size(path: Path, entry: FileEntry) -> None:
+def _check_size(run: StagedRun, path: Place, entry: FileEntry) -> None:
     """Raises `DamagedDataError` if a file is missing or has another size, else `StagingError`."""
     with disk.explained("read", path):
         try:
-            size = path.stat().st_size
+            size = run.part_size(entry.path)
         except FileNotFoundError:
             hint = "Restore it from a backup, or export the run again."
             raise DamagedDataError(f"{path} is missing.", hint) from None
@@ -167,9 +166,3 @@ def _check_size(path: Path, entry: FileEntry) -> None:
             f"{path} has {size:,} bytes instead of {entry.bytes:,}.",
             "Restore it from a backup, or export the run again with --overwrite.",
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hex. Raises `StagingError`."""
-    with disk.explained("read", path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

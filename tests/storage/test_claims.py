@@ -125,7 +125,7 @@ def test_on_another_host_the_heartbeat_decides(tmp_path, age, alive):
 
 def test_claims_are_renewed(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "RENEW_SECONDS", 0.01)
-    monkeypatch.setattr(claims, "_held", claims._Held())
+    monkeypatch.setattr(claims, "held", claims._Held())
     path = tmp_path / "run.claim"
     with Claim(path, "the run"):
         os.utime(path, (1, 1))
@@ -133,7 +133,7 @@ def test_claims_are_renewed(tmp_path, monkeypatch):
         while path.stat().st_mtime == 1 and time.monotonic() < deadline:
             threading.Event().wait(0.01)
         assert path.stat().st_mtime > 1
-    claims._held._wake.set()
+    claims.held._wake.set()
 
 
 def test_who_was_taken_over_notices(tmp_path):

@@ -1,0 +1,111 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every command against S3, as it is typed: what comes of it is what was logged, value by value and byte by byte."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from contracts.rows import assert_same, rows_on_disk
+from truth import PROJECT, Truth, log_everything
+
+from neptune_exporter import demo_runs
+from neptune_exporter.model import RunRef
+from neptune_exporter.storage.staging import Staging
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory) -> Truth:
+    return log_everything(tmp_path_factory.mktemp("everything"))
+
+
+def download(bucket, folder: Path) -> Staging:
+    """What `aws s3 sync` makes of the area."""
+    for key, data in bucket.content("exports/").items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(data)
+    return Staging(folder / "exports/data", folder / "exports/files")
+
+
+def upload(bucket, folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            bucket.s3.put_object(Bucket=bucket.name, Key=file.relative_to(folder).as_posix(), Body=file.read_bytes())
+
+
+def offline(truth: Truth) -> tuple[str, ...]:
+    return ("--exporter", "offline", "--offline-path", str(truth.directory))
+
+
+def check_rows(truth: Truth, copy: Staging) -> None:
+    """Read by plain pyarrow with the official schema, from every part that there is."""
+    for run_id, run in truth.runs.items():
+        assert_same(run.all_rows, rows_on_disk(copy, RunRef(PROJECT, run_id)))
+
+
+def test_offline_data_goes_to_s3_and_is_proven_there(truth, bucket, call, tmp_path):
+    result = call("export", *offline(truth), *bucket.places)
+    assert result.code == 0, result
+    assert f"{len(truth.runs)} done" in result.out
+    copy = download(bucket, tmp_path)
+    check_rows(truth, copy)
+
+    assert bucket.unfinished_uploads() == []
+    assert not [key for key in bucket.content() if key.endswith(".claim")]
+
+    result = call("summary", *bucket.places, "--json")
+    (project,) = json.loads(result.out)["projects"]
+    assert (project["project"], project["runs"]) == (PROJECT, {"complete": len(truth.runs)})
+    assert sum(project["points"].values()) == sum(len(run.all_rows) for run in truth.runs.values())
+    stored = bucket.content("exports/data/")
+    parts = {key: data for key, data in stored.items() if key.endswith(".parquet") and "/_manifest/" not in key}
+    assert (project["parts"], project["part_bytes"]) == (len(parts), sum(map(len, parts.values())))
+
+    for how in ([], ["--read-data"], [*offline(truth)]):
+        result = call("verify", *how, *bucket.places)
+        assert result.code == 0, result
+        assert "No differences." in result.out
+    result = call("export", *offline(truth), *bucket.places)
+    assert f"{len(truth.runs)} skipped" in result.out
+
+    # A copy of it on disk is an area as any other, and goes on as one.
+    local = ("--data-path", copy.data_path, "--files-path", copy.files_path, "--no-progress")
+    assert call("verify", "--read-data", *offline(truth), *local).code == 0
+    assert f"{len(truth.runs)} skipped" in call("export", *offline(truth), *local).out
+    assert call("export", "--overwrite", *offline(truth), *local).code == 0
+    check_rows(truth, copy)
+    names = {path.name for path in (copy.data_path).rglob("*") if path.is_file()}
+    assert not [name for name in names if ".g1" in name]
+    assert call("verify", "--read-data", *local).code == 0
+
+
+def test_an_area_that_was_copied_to_s3_goes_on_there(truth, bucket, call, tmp_path):
+    local = ("--data-path", tmp_path / "exports/data", "--files-path", tmp_path / "exports/files", "--no-progress")
+    assert call("export", *offline(truth), "--exclude", "files", *local).code == 0
+    upload(bucket, tmp_path)
+    assert call("verify", "--read-data", *bucket.places).code == 0
+    result = call("export", *offline(truth), *bucket.places)
+    assert result.code == 0
+    assert "skipped" not in result.out or f"{len(truth.runs)} skipped" not in result.out
+    check_rows(truth, download(bucket, tmp_path / "back"))
+    assert call("verify", "--read-data", *offline(truth), *bucket.places).code == 0
+
+
+def test_the_demo_on_s3(bucket, call, tmp_path):
+    """Export, summary, verify, load into MLflow and verify that, with the files that MLflow got."""
+    from mlflow import MlflowClient
+
+    result = call("demo", "--path", f"s3://{bucket.name}/demo")
+    assert result.code == 0, result
+    assert result.out.count("No differences.") == 2
+    uri = next(line for line in result.out.splitlines() if line.startswith("$ mlflow ui")).split()[-1]
+    client = MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == demo_runs.PROJECT]
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    losses = client.get_metric_history(runs["digits-0"], "train/loss")
+    assert (len(losses), sum(math.isnan(point.value) for point in losses)) == (demo_runs.STEPS, 19)
+    file = client.download_artifacts(runs["digits-1"], "files/model/summary.txt", str(tmp_path))
+    assert Path(file).read_bytes() == b"A perceptron; rate 0.01.\n"
