@@ -8,22 +8,17 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pytest
+from home import PROJECT, StagingHome, without_waiting
 from servers.neptune2 import Neptune2Server
 from truth import Content
 from truth2 import Value, values_in
 
 from neptune_exporter.cli.main import main
-from neptune_exporter.exporters.patience import Patience
-from neptune_exporter.model import Kind, RunRef
-from neptune_exporter.storage.run import StagedRun
-from neptune_exporter.storage.staging import Staging
+from neptune_exporter.model import Kind
 
-PROJECT = "team/demo"
+__all__ = ["PROJECT", "Home", "serving", "set_zone", "without_waiting"]
 
 
 @contextmanager
@@ -34,36 +29,15 @@ def serving(**how: Any) -> Iterator[Neptune2Server]:
         yield server
 
 
-@contextmanager
-def without_waiting() -> Iterator[None]:
-    """Retries at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Patience, "_sleep", lambda self, seconds: self._check())
-        yield
-
-
-@dataclass
-class Home:
-    """Where exports go."""
-
-    root: Path
-
-    @property
-    def staging(self) -> Staging:
-        return Staging(self.root / "data", self.root / "files")
+class Home(StagingHome):
+    """Where exports from a 2.x server and of offline data go."""
 
     def run(self, *arguments: str, project: str | None = PROJECT) -> int:
         """Runs our program; returns its exit code."""
-        places = ["--data-path", str(self.root / "data"), "--files-path", str(self.root / "files")]
-        return main([*arguments, *(["-p", project] if project else []), *places, "--no-progress"])
+        return main([*arguments, *(["-p", project] if project else []), *self.places, "--no-progress"])
 
     def export(self, *arguments: str, project: str | None = PROJECT) -> int:
         return self.run("export", "--exporter", "neptune2", *arguments, project=project)
-
-    def staged(self, run_id: str, kind: Kind = "run", project: str = PROJECT) -> StagedRun:
-        run = self.staging.run(RunRef(project, run_id, kind))
-        assert run is not None, run_id
-        return run
 
     def records(self, run_id: str, kind: Kind = "run", project: str = PROJECT) -> list[dict[str, Any]]:
         return [record for batch in self.staged(run_id, kind, project).read() for record in batch.to_pylist()]

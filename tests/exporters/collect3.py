@@ -8,25 +8,22 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from contracts.rows import rows_on_disk, single
+from home import PROJECT, StagingHome, without_waiting
 from servers.neptune3 import Neptune3Server
 from servers.neptune3_store import Run
 from truth import HistogramValue, Row
 
 from neptune_exporter.cli.main import main
-from neptune_exporter.exporters.patience import Patience
 from neptune_exporter.model import RunRef
-from neptune_exporter.storage.run import StagedRun
-from neptune_exporter.storage.staging import Staging
 
-PROJECT = "team/demo"
+__all__ = ["PROJECT", "Home", "millis", "put", "report", "serving", "system_rows", "without_waiting"]
+
 THEIRS = {
     "string_set": "stringSet",
     "file": "fileRef",
@@ -99,27 +96,8 @@ def serving(project: str | None = PROJECT) -> Iterator[Neptune3Server]:
         assert server.errors == []
 
 
-@contextmanager
-def without_waiting() -> Iterator[None]:
-    """Retries at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Patience, "_sleep", lambda self, seconds: self._check())
-        yield
-
-
-@dataclass
-class Home:
-    """Where exports go."""
-
-    root: Path
-
-    @property
-    def staging(self) -> Staging:
-        return Staging(self.root / "data", self.root / "files")
-
-    @property
-    def places(self) -> list[str]:
-        return ["--data-path", str(self.root / "data"), "--files-path", str(self.root / "files")]
+class Home(StagingHome):
+    """Where exports from a 3.x server go."""
 
     def run(self, *arguments: str) -> int:
         """Runs our program; returns its exit code."""
@@ -127,11 +105,6 @@ class Home:
 
     def export(self, *arguments: str, project: str | None = PROJECT) -> int:
         return self.run("export", *(["-p", project] if project else []), *arguments)
-
-    def staged(self, run_id: str, project: str = PROJECT) -> StagedRun:
-        run = self.staging.run(RunRef(project, run_id))
-        assert run is not None, run_id
-        return run
 
     def runs(self, project: str = PROJECT) -> list[str]:
         """The ids of all runs that exist."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from collect2 import Home
+from collect2 import Home, set_zone
 from truth2 import (
     QUIET,
     START,
@@ -108,6 +108,19 @@ def test_the_run_is_complete_and_knows_who_it_is(logged, home):
     assert (run.info.name, run.info.failed) == ("the name", False)
     assert run.info.created is not None
     assert single("sys/tags", "string_set", frozenset({"a", "ß"})) in found_in(home)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+def test_losses_10_times_do_not_depend_on_the_time_zone(logged, home, tmp_path, zone):
+    set_zone(zone)
+    try:
+        other = Home(tmp_path)
+        assert export(other, logged[0] / ".neptune", "-c", "metrics", "-c", "series", "-c", "parameters") == 0
+        created = only_run(other).info.created
+    finally:
+        set_zone(None)
+    assert own(found_in(other)) == {v for v in logged[1].values if v.type in KEPT}
+    assert created == only_run(home).info.created
 
 
 def test_images_keep_steps_times_names_and_descriptions(tmp_path, monkeypatch):
@@ -221,49 +234,77 @@ def test_artifacts_in_s3(tmp_path, monkeypatch):
 # --- async and sync folders, and older layouts
 
 
-@pytest.fixture
-def unsynced(tmp_path, monkeypatch):
-    """What an async run leaves when its script is killed before the server has taken everything."""
-    from servers.neptune2 import Neptune2Server
-
-    script = """
-import neptune, os, signal, sys
-run = neptune.init_run(project="team/old", mode="async", git_ref=False, source_files=[], capture_stdout=False,
-    capture_stderr=False, capture_hardware_metrics=False, capture_traceback=False, flush_period=600)
+UNSYNCED = """
+import os, signal, neptune
+from neptune.types import File
+quiet = dict(git_ref=False, source_files=[], capture_stdout=False, capture_stderr=False,
+    capture_hardware_metrics=False, capture_traceback=False)
+for mode in ("sync", "debug"):  # these leave nothing
+    with neptune.init_run(project="team/old", mode=mode, **quiet) as run:
+        run["loss"].append(1.0)
+run = neptune.init_run(project="team/old", mode="async", flush_period=600, **quiet)
 for n in range(1000):
     run["loss"].append(float(n), timestamp=1700000000.25)
-from neptune.types import File
 run["memory"].upload(File.from_content(b"in memory", extension="bin"))
-run._op_processor.flush()
+model = neptune.init_model(project="team/old", key="MOD", mode="async", flush_period=600)
+model["params/size"] = 7
+version = neptune.init_model_version(project="team/old", model="OLD-MOD", mode="async", flush_period=600)
+version["acc"].append(0.5, timestamp=1700000000.25)
+version["weights"].upload(File.from_content(b"weights", extension="pt"))
+project = neptune.init_project(project="team/old", mode="async", flush_period=600)
+project["note"] = "of all runs"
+for container in (run, model, version, project):
+    container._op_processor.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+@pytest.fixture(scope="module")
+def unsynced(tmp_path_factory):
+    """What a script leaves, in every mode but offline, that is killed before the server has taken everything."""
+    from servers.neptune2 import Neptune2Server
+
+    folder = tmp_path_factory.mktemp("unsynced")
     with Neptune2Server() as server:
         server.store.add_project("team/old", "OLD")
-        monkeypatch.chdir(tmp_path)
         process = subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, "-c", UNSYNCED],
             env={**os.environ, "NEPTUNE_API_TOKEN": server.api_token, "OAUTHLIB_INSECURE_TRANSPORT": "1"},
             capture_output=True,
             text=True,
             check=False,
+            cwd=folder,
         )
         assert process.returncode == -signal.SIGKILL, process.stderr
-        container = server.store.container("team/old/OLD-1").id
-    return tmp_path, container
+        ids = {name: server.store.container(f"team/old/{name}").id for name in ("OLD-2", "OLD-MOD", "OLD-MOD-1")}
+    return folder, [argument for name, id_ in ids.items() for argument in ("--run-id-map", f"{id_}={name}")]
 
 
 def test_async_folders_hold_what_no_server_has(unsynced, tmp_path):
-    folder, container = unsynced
+    folder, ids = unsynced
     home = Home(tmp_path / "home")
-    code = export(home, folder / ".neptune", "--run-id-map", f"{container}=OLD-1")
-    run = only_run(home)
-    assert run.ref.run_id == "OLD-1"
+    code = export(home, folder / ".neptune", *ids)
+    run = home.staged("OLD-2", project=PROJECT)
     losses = [p for p in run.problems if "never reached the disk" in p.message]
     assert code == (3 if run.problems else 0)
-    points = sorted(v.step for v in found_in(home) if v.path == "loss")
+    found = home.values("OLD-2", project=PROJECT)
+    points = sorted(v.step for v in found if v.path == "loss")
     assert len(points) + sum(p.count for p in losses) >= 1000, "every point is there or counted as lost"
     assert points == [Decimal(n) for n in range(len(points))]
-    assert single("memory", "file", b"in memory") in found_in(home) or losses
+    assert single("memory", "file", b"in memory") in found or losses
+    (of_project,) = home.run_ids(project=PROJECT) - {"OLD-2"}
+    assert single("note", "string", "of all runs") in home.values(of_project, project=PROJECT)
+
+
+def test_async_folders_of_models_and_versions(unsynced, tmp_path):
+    folder, ids = unsynced
+    home = Home(tmp_path / "home")
+    arguments = ["--exporter", "offline", "--offline-path", str(folder / ".neptune")]
+    assert home.run("export-models", *arguments, *ids, project=PROJECT) == 0
+    assert single("params/size", "int", 7) in home.values("OLD-MOD", "model", PROJECT)
+    found = home.values("OLD-MOD-1", "model_version", PROJECT)
+    assert Value("acc", "float_series", Decimal(0), int(START * 1000), exact(0.5)) in found
+    assert single("weights", "file", b"weights") in found
 
 
 def test_sync_folders_hold_nothing_but_buffers(tmp_path, monkeypatch, capsys):

@@ -19,7 +19,8 @@ from neptune_exporter.exporters.exporter import Files, Findings
 from neptune_exporter.exporters.float_steps import step_micros
 from neptune_exporter.exporters.offline_legacy.attached import Attached, PathMap, step_of
 from neptune_exporter.exporters.offline_legacy.fold import State
-from neptune_exporter.exporters.offline_legacy.log import Health, Log, Points
+from neptune_exporter.exporters.offline_legacy.log import Health, Log
+from neptune_exporter.exporters.offline_legacy.points import Points
 from neptune_exporter.exporters.offline_scale.rows import atom_batches
 from neptune_exporter.exporters.tracked_files import TrackedFiles
 from neptune_exporter.model import MICRO, Int64s, OutsideValue, RunRef, codes_of, rows_batch, utc
