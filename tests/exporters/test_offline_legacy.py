@@ -504,6 +504,20 @@ def test_values_that_are_no_number(store, tmp_path):
     assert values["p", None] == exact(float("-inf"))
 
 
+def test_points_that_are_not_whole(store, tmp_path):
+    """As no client writes them: without a time, without a value, with one that is none, and what is no point at all."""
+    points = [{"value": 1.0, "step": 0}, {"step": 1, "ts": START}, {"value": "2", "step": "two", "ts": START}, 7]
+    write(store, [{"type": "LogFloats", "path": ["x"], "values": points}, floats("y", [10**400], [1])])
+    home = Home(tmp_path / "home")
+    assert export(home, tmp_path) == 3
+    values = {(v.path, v.step, v.time): v.value for v in found_in(home) if v.path in "xy"}
+    assert values == {("x", Decimal(0), None): exact(1.0), ("x", Decimal(2), int(START * 1000)): exact(2.0)}
+    assert {(p.attribute, p.message) for p in only_run(home).problems} == {
+        ("x", "A point without a value."),
+        ("y", "A point without a value."),
+    }
+
+
 def test_unknown_operations_and_copies_from_elsewhere_are_named(store, tmp_path):
     copy = {"type": "CopyAttribute", "container_type": "run", "source_attr_name": "Integer"}
     write(

@@ -23,7 +23,7 @@ from neptune_exporter.exporters.offline_legacy.log import Health, Log
 from neptune_exporter.exporters.offline_legacy.points import Points
 from neptune_exporter.exporters.offline_scale.rows import atom_batches
 from neptune_exporter.exporters.tracked_files import TrackedFiles
-from neptune_exporter.model import MICRO, Int64s, OutsideValue, RunRef, codes_of, rows_batch, utc
+from neptune_exporter.model import MICRO, NO_VALUE, Int64s, OutsideValue, RunRef, codes_of, rows_batch, utc
 from neptune_exporter.selection import Selection
 
 BATCH_ROWS = 100_000
@@ -111,7 +111,7 @@ class RunReader:
             name = (paths[int(codes[first])], series_type)
             self._has_points.add(name)
             self._count(name, points.steps[rows[part]], micros[part], fits[part])
-        times = np.rint(points.times[rows] * 1000.0).astype(np.int64)
+        times = _millis(points.times[rows])
         values = points.values.take(pa.array(rows))
         values, fits = self._readable(series_type, paths, codes, micros, times, values, fits)
         keep = np.flatnonzero(fits)
@@ -169,7 +169,7 @@ class RunReader:
         for row, reason in refused.items():
             value = exact[row].as_py() if isinstance(exact, pa.Array) else exact[row]
             value = repr(value) if isinstance(value, float) else value
-            path, time = paths[int(codes[row])], utc(int(times[row])).isoformat()
+            path, time = paths[int(codes[row])], None if times[row] == NO_VALUE else utc(int(times[row])).isoformat()
             step = None if not fits[row] else str(Decimal(int(micros[row])) / MICRO)
             self._findings.outside(OutsideValue(path, series_type, reason, value, step, time))
         missing = np.asarray(values.is_null()) & ~np.isin(np.arange(len(values)), list(refused))
@@ -262,6 +262,14 @@ class RunReader:
         for kind, count in state.unknown.items():
             message = f"{count} operations of the type {kind}, which this version does not know."
             self._findings.problem(Problem(message, count=count))
+
+
+def _millis(seconds: npt.NDArray[np.float64]) -> Int64s:
+    """Times in milliseconds, `NO_VALUE` where the log has none."""
+    given = np.isfinite(seconds)
+    millis = np.full(len(seconds), NO_VALUE, np.int64)
+    millis[given] = np.rint(seconds[given] * 1000.0).astype(np.int64)
+    return millis
 
 
 def _is_text(text: str) -> bool:
