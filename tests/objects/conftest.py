@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import boto3
@@ -16,6 +18,8 @@ from neptune_exporter.storage.objects.path import forget_lists
 from neptune_exporter.storage.objects.store import forget_connections
 from neptune_exporter.storage.place import parse_place
 from neptune_exporter.storage.staging import Staging
+
+sys.path.append(str(Path(__file__).parents[1] / "exporters"))  # the 3.x server with known runs
 
 _numbers = itertools.count()
 

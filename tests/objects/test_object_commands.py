@@ -9,12 +9,17 @@ import math
 from pathlib import Path
 
 import pytest
-from contracts.rows import assert_same, rows_on_disk
+from collect3 import PROJECT as COLLECTED
+from collect3 import put, serving, system_rows
+from contracts.rows import assert_same, curve, everything, rows_on_disk, single
+from servers.neptune2 import Neptune2Server
 from truth import PROJECT, Truth, log_everything
 
 from neptune_exporter import demo_runs
 from neptune_exporter.model import RunRef
 from neptune_exporter.storage.staging import Staging
+
+MODELS = "team/models"
 
 
 @pytest.fixture(scope="module")
@@ -107,5 +112,75 @@ def test_the_demo_on_s3(bucket, call, tmp_path):
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment.experiment_id])}
     losses = client.get_metric_history(runs["digits-0"], "train/loss")
     assert (len(losses), sum(math.isnan(point.value) for point in losses)) == (demo_runs.STEPS, 19)
-    file = client.download_artifacts(runs["digits-1"], "files/model/summary.txt", str(tmp_path))
-    assert Path(file).read_bytes() == b"A perceptron; rate 0.01.\n"
+    folder = Path(client.download_artifacts(runs["digits-1"], "files", str(tmp_path)))
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert b"A perceptron; rate 0.01.\n" in found.values(), sorted(found)
+    assert len(found) == 2
+
+
+def test_a_server_to_s3(bucket, call, tmp_path):
+    """Neptune 3.x over the wire, every type of value; what the server gains later is added."""
+    rows = [everything(), [*curve("loss", 300), single("model", b"weights" * 1000)]]
+    with serving() as server:
+        for number, own in enumerate(rows):
+            run = server.store.add_run(COLLECTED, f"run-{number}")
+            put(server, run, own)
+        source = ("--exporter", "neptune3", "-p", COLLECTED)
+        assert call("export", *source, "--exclude", "files", *bucket.places).code == 0
+        result = call("export", *source, *bucket.places)
+        assert "2 done" in result.out, result
+        copy = download(bucket, tmp_path)
+        for number, own in enumerate(rows):
+            run = server.store.projects[COLLECTED][f"run-{number}"]
+            expected = own + [row for row in system_rows(run) if row.path not in {row.path for row in own}]
+            assert_same(expected, rows_on_disk(copy, RunRef(COLLECTED, f"run-{number}")))
+        assert call("verify", "--read-data", *source, *bucket.places).code == 0
+        assert "2 skipped" in call("export", *source, *bucket.places).out
+    assert not [key for key, data in bucket.content().items() if ".g1" in key]
+
+
+def test_models_to_s3_and_out_of_it(bucket, call, tmp_path):
+    """A model version with files: exported, loaded into MLflow's registry, verified, and opened where it lies."""
+    from neptune_exporter.registry import open_model_version
+
+    with Neptune2Server() as server, server.environment(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEPTUNE_DATA_DIRECTORY", str(tmp_path / ".neptune"))
+        log_model(server, tmp_path)
+        assert call("export-models", "-p", MODELS, *bucket.places).code == 0
+    assert call("verify", "--models", "--read-data", *bucket.places).code == 0
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    target = ("--loader", "mlflow", "--mlflow-tracking-uri", uri)
+    assert call("load-models", *target, *bucket.places).code == 0
+    result = call("verify", "--models", *target, *bucket.places)
+    assert result.code == 0, result
+    assert "No differences." in result.out
+    for backend in ("staging", "mlflow"):
+        opened = open_model_version(
+            with_id="DEMO-MOD-1",
+            project=MODELS,
+            backend=backend,
+            mode="read-only",
+            data_path=bucket.data,
+            files_path=bucket.files,
+            tracking_uri=uri,
+        )
+        with opened:
+            target_file = tmp_path / f"{backend}.bin"
+            opened.download_file_from_model_version("model/weights", target_file)
+            assert target_file.read_bytes() == WEIGHTS
+
+
+WEIGHTS = bytes(range(256)) * 300
+
+
+def log_model(server: Neptune2Server, folder: Path) -> None:
+    import neptune
+
+    server.store.add_project(MODELS, "DEMO")
+    with neptune.init_model(project=MODELS, key="MOD", name="a model") as model:
+        model["size"] = 3
+    (folder / "weights.bin").write_bytes(WEIGHTS)
+    with neptune.init_model_version(model="DEMO-MOD", project=MODELS, name="first") as version:
+        version["model/weights"].upload(str(folder / "weights.bin"), wait=True)
+        version["metrics/accuracy"].extend([0.25, 0.5])
+        version.change_stage("production")
