@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -201,6 +202,10 @@ def constant(value: str, rows: int) -> pa.DictionaryArray:
     return names(np.zeros(rows, np.int32), [value])
 
 
+_null = lru_cache(maxsize=64)(pa.nulls)  # a run has as many batches of a single row as it has parameters
+_single = lru_cache(maxsize=1024)(constant)
+
+
 def rows_batch(
     ref: RunRef,
     path: str | pa.Array,
@@ -238,9 +243,9 @@ def rows_batch(
     for field in BATCH_SCHEMA:
         value = given.get(field.name)
         if value is None:
-            columns.append(pa.nulls(count, field.type))
+            columns.append(pa.nulls(count, field.type) if count > 1 else _null(count, field.type))
         elif isinstance(value, str):
-            columns.append(constant(value, count))
+            columns.append(constant(value, count) if count > 1 else _single(value, count))
         elif field.type == NAME_TYPE and not pa.types.is_dictionary(value.type):
             columns.append(value.cast(pa.string()).dictionary_encode())
         else:

@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+from contracts.injected import COUNT, injected
 from hypothesis import HealthCheck, settings
 
 # The same examples every time, so that a red test is red for everybody;
@@ -34,3 +38,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if LONG.search(item.path.stem):
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_counted() -> Iterator[None]:
+    """Every process that a test stops or kills is a fault injected."""
+    send = subprocess.Popen.send_signal
+
+    def counted(process: subprocess.Popen[bytes], number: int) -> None:
+        injected("signal")
+        send(process, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "send_signal", counted)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def faults_are_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = COUNT.copy()
+    yield
+    request.node.user_properties.append(("faults", dict(COUNT - before)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many faults were injected, by kind, in tests that passed."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    survived: Counter[str] = Counter()
+    for report in reports:
+        if getattr(report, "when", "") == "teardown":
+            for name, value in report.user_properties:
+                survived.update(value if name == "faults" else {})
+    if survived:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(survived.items()))
+        terminalreporter.write_line(f"Faults injected: {survived.total():,} ({kinds}).")

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import pyarrow as pa
 
 from neptune_exporter.errors import ExporterError
 from neptune_exporter.fingerprint import Attribute, Fingerprint
@@ -18,6 +20,7 @@ from neptune_exporter.verify.compare import Mismatch, Side, first_difference, mi
 from neptune_exporter.verify.finding import Finding, failure, finding_of
 
 HERE = "the staging area"
+_GATHERED_ROWS = 16_384
 
 
 class TargetCheck:
@@ -61,7 +64,7 @@ class TargetCheck:
     def _fingerprint(self) -> list[Attribute]:
         target = self._loader.read(self._run.ref)
         fingerprint = Fingerprint(target.file_sha256)
-        for batch in target.batches:
+        for batch in _gathered(target.batches):
             fingerprint.write(batch)
         present = {a[:2] for a in fingerprint.attributes()}
         for path, kind in sorted(set(target.attributes) - present):
@@ -85,3 +88,24 @@ class TargetCheck:
 
     def _finding(self, kind: str, message: str, attribute: str | None = None) -> Finding:
         return finding_of(self._run.ref, kind, message, attribute=attribute, where="target")
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in fewer batches: a target gives one for each attribute, and most of those have one row."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(normalize(batch))
+        rows += batch.num_rows
+        if rows >= _GATHERED_ROWS:
+            yield from _joined(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield from _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    if len(batches) == 1:
+        return batches
+    joined: list[pa.RecordBatch] = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    return joined

@@ -21,6 +21,8 @@ from unittest.mock import patch
 
 import pyarrow as pa
 
+from contracts.injected import injected
+
 Mode = Literal["count", "error", "full", "kill", "torn"]
 GROWING = {"open", "write", "mkdir", "spill", "fsync"}
 
@@ -60,8 +62,10 @@ class Faults:
             if turn and self._mode in ("kill", "torn"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if turn and self._mode == "error":
+                injected("disk")
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             if self.is_full and operation in GROWING:
+                injected("disk")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
@@ -175,4 +179,6 @@ def in_child(work: Callable[[], None]) -> int:
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        injected("signal")
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0

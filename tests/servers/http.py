@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from contracts.injected import injected
+
 
 def free_port() -> int:
     """A port on which nobody listens."""
@@ -152,6 +154,7 @@ class HttpServer:
                 continue
             if fault.times is not None:
                 fault.times -= 1
+            injected("network")
             return fault
         return None
 
