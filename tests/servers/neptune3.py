@@ -259,13 +259,12 @@ class Neptune3Server:
         body = request.json()
         self._fail_if_dead(body.get("attributeNamesFilter") or [])
         runs = self._runs(request.one("projectIdentifier"), body.get("experimentIdsFilter"))
-        names = None if body.get("attributeNamesFilter") is None else set(body["attributeNamesFilter"])
-        found = [
-            (run, name, attribute.type)
-            for run in runs
-            for name, attribute in run.visible().items()
-            if (names is None or name in names) and _matches(name, attribute.type, body)
-        ]
+        names = body.get("attributeNamesFilter")
+        found = []
+        for run in runs:
+            visible = run.visible()
+            chosen = visible if names is None else [name for name in dict.fromkeys(names) if name in visible]
+            found += [(run, name, visible[name].type) for name in chosen if _matches(name, visible[name].type, body)]
         body["nextPage"]["limit"] = min(body["nextPage"]["limit"], self.values_page)
         start, end, token = _page(body, len(found))
         result = ProtoQueryAttributesResultDTO()
