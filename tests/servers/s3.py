@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message><Reque
 class S3Server:
     """Serves S3 until it is closed.
 
+    Args:
+        latency: how many seconds each answer takes longer.
+
     Attributes:
         address: its URL.
         log: every request.
@@ -30,13 +34,14 @@ class S3Server:
             the request was done: what S3 did, and nobody was told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latency: float = 0.0) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._app = DomainDispatcherApplication(create_backend_app)
         self._one_at_a_time = threading.Lock()
+        self._latency = latency
         self.log: list[Request] = []
         self.fault: Fault = lambda _number, _request: None
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
@@ -47,6 +52,7 @@ class S3Server:
     def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         query = environ.get("QUERY_STRING", "")
         request = (environ["REQUEST_METHOD"], environ["PATH_INFO"] + (f"?{query}" if query else ""))
+        time.sleep(self._latency)
         with self._one_at_a_time:
             self.log.append(request)
             verdict = self.fault(len(self.log), request)

@@ -13,7 +13,7 @@ from neptune_exporter.storage.area import no_area, project_of_area
 from neptune_exporter.storage.folder import Failed, ProjectFolder
 from neptune_exporter.storage.manifest import AREA, MANIFESTS
 from neptune_exporter.storage.objects.folder import ObjectFolder, first_value
-from neptune_exporter.storage.objects.path import ObjectPath, projects_in
+from neptune_exporter.storage.objects.path import ObjectPath, folders_in, projects_in
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,8 @@ class ObjectArea:
         project = names.stem(project_id)
         if (self.data / project).listing().is_empty:
             ending = f"-{names.digest(project_id)}"
-            return next((name for name in self._spellings() if name.endswith(ending)), project)
+            return next((name for name in folders_in(self.data) if name.endswith(ending)), project)
         return project
-
-    def _spellings(self) -> list[str]:
-        return self.data.store.folders(self.data.prefix)
 
     def projects(self, kind: Kind, failed: Failed) -> list[ProjectFolder]:
         """See `Area`."""

@@ -193,6 +193,7 @@ class _Lists:
         self._listing = threading.Lock()
         self._known: dict[ObjectPath, Listing] = {}
         self._areas: dict[ObjectPath, tuple[float, list[str]]] = {}
+        self._spelled: dict[ObjectPath, tuple[float, list[str]]] = {}
 
     def of(self, folder: ObjectPath) -> Listing:
         """What lies below a folder."""
@@ -231,6 +232,15 @@ class _Lists:
                 self._areas[data] = (time.monotonic(), sorted(found))
             return sorted(found)
 
+    def folders(self, data: ObjectPath) -> list[str]:
+        """The folders of an area, by name alone."""
+        with self._listing:
+            listed, names = self._spelled.get(data, (-LIST_SECONDS, []))
+            if time.monotonic() - listed >= LIST_SECONDS:
+                names = data.store.folders(data.prefix)
+                self._spelled[data] = (time.monotonic(), names)
+            return names
+
     def size_of(self, path: ObjectPath) -> int | None:
         for folder, name in _places(path):
             with self._lock:
@@ -252,6 +262,7 @@ class _Lists:
         with self._lock:
             self._known.clear()
             self._areas.clear()
+            self._spelled.clear()
 
 
 def _places(path: ObjectPath) -> Iterator[tuple[ObjectPath, str]]:
@@ -265,6 +276,7 @@ def _places(path: ObjectPath) -> Iterator[tuple[ObjectPath, str]]:
 
 _lists = _Lists()
 projects_in = _lists.projects
+folders_in = _lists.folders
 
 
 def forget_lists() -> None:
