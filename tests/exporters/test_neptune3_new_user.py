@@ -59,7 +59,7 @@ def test_tokens_that_cannot_be_used(server, home, capsys, monkeypatch, given):
 @pytest.mark.parametrize("name", ["api_address", "api_url"])
 def test_a_token_needs_only_one_address(server, home, monkeypatch, name):
     """One without `api_url` makes the client itself ask a server called None for half an hour."""
-    given = token(**{name: server.url, "api_key": "secret"})
+    given = token(**{name: server.url, "api_key": "key-of-the-tests"})
     monkeypatch.setattr(type(server), "api_token", given)
     assert home.export("--api-token", given) == 0
     assert home.runs() == ["run-1"]

@@ -42,7 +42,7 @@ def s3_server():
 def s3(s3_server, monkeypatch):
     """boto3's client for an S3 that holds one empty bucket; credentials are in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key-of-the-tests")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket=BUCKET)

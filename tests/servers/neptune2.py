@@ -82,7 +82,7 @@ class Neptune2Server:
     @property
     def api_token(self) -> str:
         """What a user puts into NEPTUNE_API_TOKEN."""
-        content = {"api_address": self.http.url, "api_url": self.http.url, "api_key": "secret"}
+        content = {"api_address": self.http.url, "api_url": self.http.url, "api_key": "key-of-the-tests"}
         return base64.b64encode(json.dumps(content).encode()).decode()
 
     @contextmanager

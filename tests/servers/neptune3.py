@@ -112,7 +112,7 @@ class Neptune3Server:
     @property
     def api_token(self) -> str:
         """A token that this server accepts."""
-        content = {"api_address": self.url, "api_url": self.url, "api_key": "secret"}
+        content = {"api_address": self.url, "api_url": self.url, "api_key": "key-of-the-tests"}
         return base64.b64encode(json.dumps(content).encode()).decode()
 
     def counts(self) -> Counter[str]:
