@@ -175,7 +175,7 @@ def _soak(folder: Path, calls: int) -> None:
     recorder = Recorder(lambda _log: None, lambda: None)
     header = spool.Header("bench/mark", "soak", "neptune-scale", "", "here", os.getpid())
     log = RunLog(folder, header, recorder)
-    recorder.logs.add(log)
+    recorder.begin(log)
     blob = b"x" * 300
     recorder.put(log, [(spool.UPDATE, blob)], len(blob))
     before, start = peak_mb(), time.perf_counter()

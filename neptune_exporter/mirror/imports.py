@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+logger = logging.getLogger("neptune_exporter.mirror")
 
 Action = Callable[[ModuleType], None]
 
@@ -63,7 +66,10 @@ class _ActingLoader(Loader):
             spec.loader = self._original
         module.__loader__ = self._original
         self._original.exec_module(module)
-        self._action(module)
+        try:
+            self._action(module)
+        except Exception:
+            logger.warning("Dual logging is off for %s; it works as ever.", module.__name__, exc_info=True)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._original, name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,31 @@ class FileToKeep:
     name: str
     size: int = -1
     mime: str = ""
+
+
+class FilesToKeep:
+    """The files that an operation of the client stands for, looked for when they are kept.
+
+    Args:
+        key: what tells them from those of other operations.
+        find: finds them: what they are called within the attribute, and where they lie.
+
+    Attributes:
+        members: what they are called, and what the spool names them by; None if they were not found.
+    """
+
+    def __init__(self, key: str, find: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        self._key, self._find = key, find
+        self.members: list[tuple[str, str]] | None = None
+
+    def keep(self, segment: SegmentWriter) -> list[bytes]:
+        """Puts them into the spool; returns the payloads of their records."""
+        found = sorted(self._find())
+        self.members = [(name, f"{self._key}-{number}") for number, (name, _) in enumerate(found)]
+        return [
+            keep(FileToKeep(destination, path, name.rpartition("/")[2]), segment)
+            for (name, destination), (_, path) in zip(self.members, found, strict=True)
+        ]
 
 
 def keep(file: FileToKeep, segment: SegmentWriter) -> bytes:

@@ -8,6 +8,7 @@ Models, model versions and projects are not mirrored.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -17,17 +18,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from neptune_exporter.mirror import spool
 from neptune_exporter.mirror.imports import after_import
-from neptune_exporter.mirror.kept_files import FileToKeep
+from neptune_exporter.mirror.kept_files import FilesToKeep, FileToKeep
 from neptune_exporter.mirror.mirror import current
 from neptune_exporter.mirror.recorder import Entry, RunLog
 from neptune_exporter.mirror.settings import Settings, stand_in_project
+from neptune_exporter.mirror.wrapping import guarded, is_known, version_of
 
 logger = logging.getLogger("neptune_exporter.mirror")
 
@@ -40,13 +41,9 @@ _numbers = itertools.count(1)
 
 def patch(module: ModuleType) -> None:
     """Wraps the client. Does nothing but warn if it is not the client that we know."""
-    attribute = getattr(sys.modules.get(_ATTRIBUTE), "Attribute", None)
-    container = getattr(sys.modules.get(_CONTAINER), "MetadataContainer", None)
-    unknown = _differences(attribute, container, module.Run)
-    if unknown or attribute is None or container is None:
-        logger.warning(
-            "Dual logging is off: this neptune client differs from what is known (%s). Neptune works as ever.", unknown
-        )
+    attribute: Any = getattr(sys.modules.get(_ATTRIBUTE), "Attribute", None)
+    container: Any = getattr(sys.modules.get(_CONTAINER), "MetadataContainer", None)
+    if not is_known("neptune", _expected(attribute, container, module.Run)):
         return
     if getattr(attribute, "_neptune_exporter_patched", False):
         return
@@ -67,29 +64,14 @@ def _patch_other(module: ModuleType) -> None:
         kind.__init__ = _wrapped_init(kind.__init__)
 
 
-def _differences(attribute: Any, container: Any, run: Any) -> str:
-    """What is missing of what we rely on."""
-    expected: list[tuple[Any, str, set[str]]] = [
+def _expected(attribute: Any, container: Any, run: Any) -> list[tuple[Any, str, set[str]]]:
+    """What we rely on."""
+    return [
         (attribute, "_enqueue_operation", {"operation", "wait"}),
         (container, "_pop_impl", {"parsed_path", "wait"}),
         (container, "stop", {"seconds"}),
         (run, "__init__", {"mode", "project", "custom_run_id"}),
     ]
-    missing = []
-    for owner, name, parameters in expected:
-        method = getattr(owner, name, None)
-        if method is None or not parameters <= inspect.signature(method).parameters.keys():
-            missing.append(name)
-    return ", ".join(missing)
-
-
-def _guarded(action: Callable[..., Any], *args: Any) -> Any:
-    """Nothing of ours is ever raised into the script."""
-    try:
-        return action(*args)
-    except Exception:
-        logger.debug("dual logging", exc_info=True)
-        return None
 
 
 # --- runs
@@ -100,7 +82,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
         # The client forgets the project in its offline and debug modes.
         self.__dict__[_PROJECT] = kwargs.get("project") or os.environ.get("NEPTUNE_PROJECT") or ""
-        if _guarded(_is_without_neptune, kwargs):
+        if guarded(_is_without_neptune, kwargs):
             kwargs = {**kwargs, "mode": "debug"}
         original(self, *args, **kwargs)
 
@@ -118,7 +100,7 @@ def _wrapped_stop(original: Callable[..., None]) -> Callable[..., None]:
         try:
             return original(self, *args, **kwargs)
         finally:
-            _guarded(_end, self, kwargs.get("seconds"))
+            guarded(_end, self, kwargs.get("seconds"))
 
     return stop
 
@@ -146,7 +128,7 @@ def _log_of(container: Any) -> RunLog | None:
     else:
         project = f"{container._workspace}/{container._project_name}"  # noqa: SLF001
         run_id = str(container._sys_id)  # noqa: SLF001
-    log = mirror.open(project, run_id, "neptune", _version(), container=container_id, custom_run_id=custom)
+    log = mirror.open(project, run_id, "neptune", version_of("neptune"), container=container_id, custom_run_id=custom)
     container.__dict__[_LOG] = log
     return log
 
@@ -158,9 +140,9 @@ def _wrapped_enqueue(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def _enqueue_operation(self: Any, operation: Any, *, wait: bool) -> None:
         # Before the client has it: it deletes its temporary files once they are uploaded.
-        kept = _guarded(_kept, self, operation)
+        kept = guarded(_kept, self, operation)
         original(self, operation, wait=wait)
-        _guarded(_put, self._container, operation, kept)
+        guarded(_put, self._container, operation, kept)
 
     return _enqueue_operation
 
@@ -169,17 +151,20 @@ def _wrapped_pop(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def _pop_impl(self: Any, parsed_path: list[str], *, wait: bool) -> None:
         original(self, parsed_path, wait=wait)
-        _guarded(_put_plain, self, {"type": "DeleteAttribute", "path": list(parsed_path)})
+        guarded(_put_plain, self, {"type": "DeleteAttribute", "path": list(parsed_path)})
 
     return _pop_impl
 
 
-def _kept(attribute: Any, operation: Any) -> FileToKeep | None:
-    """The file of an upload; what lies in a temporary file is read now."""
-    if type(operation).__name__ != "UploadFile" or current() is None:
+def _kept(attribute: Any, operation: Any) -> FileToKeep | FilesToKeep | None:
+    """The files of an upload; what lies in a temporary file is read now."""
+    kind = type(operation).__name__
+    if kind not in ("UploadFile", "UploadFileSet") or current() is None:
         return None
-    name = f"file.{operation.ext}" if operation.ext else "file"
     key = f"{os.getpid()}-{next(_numbers)}"
+    if kind == "UploadFileSet":
+        return FilesToKeep(key, functools.partial(_members, list(operation.file_globs)))
+    name = f"file.{operation.ext}" if operation.ext else "file"
     if operation.file_path:
         path = str(operation.file_path)
         return FileToKeep(key, path, Path(path).name, Path(path).stat().st_size)
@@ -188,18 +173,24 @@ def _kept(attribute: Any, operation: Any) -> FileToKeep | None:
     return FileToKeep(key, content, name, len(content))
 
 
-def _put(container: Any, operation: Any, kept: FileToKeep | None) -> None:
+def _members(globs: list[str]) -> list[tuple[str, str]]:
+    """The files of a file set, named as the client itself names them."""
+    from neptune.internal.backends.hosted_file_operations import get_unique_upload_entries
+
+    return [(entry.target_path, str(entry.source)) for entry in get_unique_upload_entries(globs)]
+
+
+def _put(container: Any, operation: Any, kept: FileToKeep | FilesToKeep | None) -> None:
     log = _log_of(container)
     if log is None:
         return
     points = len(getattr(operation, "values", ()) or ())
     size = 200 + 64 * points + len(getattr(operation, "file_content", "") or "")
     entries: list[Entry] = []
-    key = None if kept is None else kept.destination
     if kept is not None:
         entries.append((spool.FILE, kept))
-        size += len(kept.source) if isinstance(kept.source, bytes) else 0
-    entries.append((spool.LEGACY, functools.partial(_line, operation, key, time.time())))
+        size += len(kept.source) if isinstance(kept, FileToKeep) and isinstance(kept.source, bytes) else 0
+    entries.append((spool.LEGACY, functools.partial(_line, _as_now(operation), kept, time.time())))
     log.recorder.put(log, entries, size)
 
 
@@ -210,23 +201,22 @@ def _put_plain(container: Any, operation: dict[str, Any]) -> None:
         log.recorder.put(log, [(spool.LEGACY, payload)], len(payload))
 
 
-def _line(operation: Any, kept: str | None, at: float) -> bytes:
-    """An operation as the client writes it; in the recorder's thread."""
-    value = operation.to_dict()
-    if kept is not None:
-        value["kept"] = kept
-    if value["type"] == "TrackFilesToArtifact":
-        value["entries"] = [[_absolute(uri), target] for uri, target in value["entries"]]
-    return json.dumps({"obj": value, "version": 0, "at": at}).encode()
+def _as_now(operation: Any) -> Any:
+    """An operation that means the same in whatever folder it is looked at."""
+    if type(operation).__name__ != "TrackFilesToArtifact":
+        return operation
+    return dataclasses.replace(operation, entries=[(_absolute(uri), target) for uri, target in operation.entries])
 
 
 def _absolute(uri: str) -> str:
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
-@functools.cache
-def _version() -> str:
-    try:
-        return metadata.version("neptune")
-    except metadata.PackageNotFoundError:
-        return ""
+def _line(operation: Any, kept: FileToKeep | FilesToKeep | None, at: float) -> bytes:
+    """An operation as the client writes it; in the recorder's thread."""
+    value = operation.to_dict()
+    if isinstance(kept, FileToKeep):
+        value["kept"] = kept.destination
+    elif kept is not None and kept.members is not None:
+        value["members"] = kept.members
+    return json.dumps({"obj": value, "version": 0, "at": at}).encode()

@@ -50,7 +50,7 @@ class Mirror:
                 self._recorder.warn(self._obstacle)
         header = Header(project, run_id, client, version, spool.host_name(), os.getpid(), **more)
         log = RunLog(self.settings.spool, header, self._recorder)
-        self._recorder.logs.add(log)
+        self._recorder.begin(log)
         return log
 
     @property

@@ -9,15 +9,17 @@ the daemon thread or in another process, and nothing that fails there is ever ra
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from neptune_exporter.mirror import spool
-from neptune_exporter.mirror.kept_files import FileToKeep, keep
+from neptune_exporter.mirror.kept_files import FilesToKeep, FileToKeep, keep
 from neptune_exporter.mirror.spool import Header, SegmentWriter
 
 logger = logging.getLogger("neptune_exporter.mirror")
@@ -26,8 +28,9 @@ QUEUE_ITEMS = 100_000
 QUEUE_BYTES = 64 * 2**20
 _DRAIN_SECONDS = 0.05
 _TICK_SECONDS = 1.0
+_LEAVING_SECONDS = 2.0
 
-Payload = bytes | FileToKeep | Callable[[], bytes]
+Payload = bytes | FileToKeep | FilesToKeep | Callable[[], bytes]
 Entry = tuple[int, Payload]
 
 
@@ -103,6 +106,11 @@ class Recorder:
         for log in list(self.logs):
             log.after_fork()
 
+    def begin(self, log: RunLog) -> None:
+        """A run is about to be logged: from now on the queue is looked at all the time."""
+        self.logs.add(log)
+        self._wake.set()
+
     def put(self, log: RunLog, entries: Sequence[Entry], size: int, *, always: bool = False) -> None:
         """Takes records of a run; drops and counts them if the queue is full. Never waits, never raises."""
         item = (log, time.time_ns() // 1_000_000, entries, size)
@@ -139,6 +147,15 @@ class Recorder:
                 self._thread.start()
             except RuntimeError:  # the interpreter is shutting down
                 self._thread = None
+        if multiprocessing.parent_process() is not None:  # a forked one ends without what `atexit` knows
+            Finalize(None, self._leave, exitpriority=10)
+
+    def _leave(self) -> None:
+        """The end of a process that another one has started."""
+        for log in list(self.logs):
+            if log.begun:
+                self.put_last(log, spool.json_bytes({"status": "finished"}))
+        self.flush(_LEAVING_SECONDS)
 
     @property
     def open_folders(self) -> set[Path]:
@@ -161,7 +178,8 @@ class Recorder:
         last_tick = 0.0
         while self._thread is thread:
             # A script that logs is not made to wake us: we look 20 times a second.
-            self._wake.wait(_DRAIN_SECONDS if self._open or not self._idle else _TICK_SECONDS)
+            busy = not self._idle or any(not log.closed for log in list(self.logs))
+            self._wake.wait(_DRAIN_SECONDS if busy else _TICK_SECONDS)
             self._wake.clear()
             with self._lock:
                 items, self._items = self._items, []
@@ -199,15 +217,27 @@ class Recorder:
             self._open.add(log)
             self._on_open(log)
         records = []
+        for _, when, entries, _ in items:
+            for kind, payload in entries:
+                if type(payload) is bytes:
+                    records.append(spool.record(kind, when, payload))
+                else:
+                    records += self._made(log, kind, when, payload, segment)
         dropped = log.dropped
         if dropped > log.reported:  # before what follows, so before the end of the run
             calls = spool.json_bytes({"calls": dropped - log.reported})
-            records.append(spool.record(spool.DROPPED, items[0][1], calls))
-        for _, when, entries, _ in items:
-            for kind, payload in entries:
-                records.append(spool.record(kind, when, _blob(payload, segment)))
+            records.insert(0, spool.record(spool.DROPPED, items[0][1], calls))
         segment.write(b"".join(records))
         log.reported = dropped
+
+    def _made(self, log: RunLog, kind: int, when: int, payload: Payload, segment: SegmentWriter) -> list[bytes]:
+        """The records of what is only now looked at; one that cannot be made costs only itself."""
+        try:
+            return [spool.record(kind, when, blob) for blob in _blobs(payload, segment)]
+        except Exception:
+            logger.debug("dual logging", exc_info=True)
+            log.dropped += 1
+            return []
 
     def _close(self, log: RunLog) -> None:
         self._open.discard(log)
@@ -241,7 +271,9 @@ class Recorder:
             logger.warning("%s", message)
 
 
-def _blob(payload: Payload, segment: SegmentWriter) -> bytes:
-    if isinstance(payload, bytes):
-        return payload
-    return keep(payload, segment) if isinstance(payload, FileToKeep) else payload()
+def _blobs(payload: Payload, segment: SegmentWriter) -> list[bytes]:
+    if isinstance(payload, FilesToKeep):
+        return payload.keep(segment)
+    if isinstance(payload, FileToKeep):
+        return [keep(payload, segment)]
+    return [payload if isinstance(payload, bytes) else payload()]

@@ -80,6 +80,7 @@ def _has_arrived(folder: Path, target: str) -> bool:
         return False
     for path in spool.segments(folder):
         delivered = progress.offsets.get(path.name, 0)
-        if any(True for _ in spool.read_records(path, delivered)):
+        # A file without the operation that names it is what a killed script leaves now and then.
+        if any(record.kind != spool.FILE for record in spool.read_records(path, delivered)):
             return False
     return True

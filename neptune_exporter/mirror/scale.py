@@ -15,7 +15,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,7 @@ from neptune_exporter.mirror.kept_files import FileToKeep
 from neptune_exporter.mirror.mirror import current
 from neptune_exporter.mirror.recorder import Entry, RunLog
 from neptune_exporter.mirror.settings import Settings, stand_in_project
+from neptune_exporter.mirror.wrapping import guarded, is_known, version_of
 
 logger = logging.getLogger("neptune_exporter.mirror")
 
@@ -52,12 +52,9 @@ _thread = _Thread()
 
 def patch(module: ModuleType) -> None:
     """Wraps the client. Does nothing but warn if it is not the client that we know."""
-    run, repository = module.Run, module.OperationsRepository
-    unknown = _differences(module)
-    if unknown:
-        logger.warning(
-            "Dual logging is off: this neptune-scale differs from what is known (%s). Neptune works as ever.", unknown
-        )
+    run: Any = getattr(module, "Run", None)
+    repository: Any = getattr(module, "OperationsRepository", None)
+    if not is_known("neptune-scale", _expected(module, run, repository)):
         return
     if getattr(run, "_neptune_exporter_patched", False):
         return
@@ -72,30 +69,16 @@ def patch(module: ModuleType) -> None:
     module._save_buffer_to_disk = _noting_buffers(module._save_buffer_to_disk)  # type: ignore[attr-defined] # noqa: SLF001
 
 
-def _differences(module: ModuleType) -> str:
-    """What is missing of what we rely on."""
-    expected: list[tuple[Any, str, set[str]]] = [
-        (module.Run, "_close", {"timeout"}),
-        (module.Run, "__init__", {"run_id", "project", "mode", "experiment_name"}),
-        (module.OperationsRepository, "_insert_update_run_snapshots", {"ops"}),
-        (module.OperationsRepository, "save_create_run", {"run"}),
-        (module.OperationsRepository, "save_file_upload_requests", {"files"}),
+def _expected(module: ModuleType, run: Any, repository: Any) -> list[tuple[Any, str, set[str]]]:
+    """What we rely on."""
+    return [
+        (run, "_close", {"timeout"}),
+        (run, "__init__", {"run_id", "project", "mode", "experiment_name"}),
+        (repository, "_insert_update_run_snapshots", {"ops"}),
+        (repository, "save_create_run", {"run"}),
+        (repository, "save_file_upload_requests", {"files"}),
         (module, "_save_buffer_to_disk", {"directory_path", "buffer", "extension"}),
     ]
-    missing = []
-    for owner, name, parameters in expected:
-        method = getattr(owner, name, None)
-        if method is None or not parameters <= inspect.signature(method).parameters.keys():
-            missing.append(name)
-    return ", ".join(missing)
-
-
-def _guarded(action: Callable[..., None], *args: Any) -> None:
-    """Nothing of ours is ever raised into the script."""
-    try:
-        action(*args)
-    except Exception:
-        logger.debug("dual logging", exc_info=True)
 
 
 # --- runs
@@ -108,7 +91,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
         try:
             original(self, *args, **(kwargs if args else _without_neptune(kwargs)))
         except BaseException:
-            _guarded(_end, self, "failed", 0.0)
+            guarded(_end, self, "failed", 0.0)
             raise
         finally:
             _thread.run = before
@@ -151,7 +134,7 @@ def _wrapped_close(original: Callable[..., None]) -> Callable[..., None]:
         try:
             return original(self, *args, **kwargs)
         finally:
-            _guarded(_end, self, "finished", kwargs.get("timeout"))
+            guarded(_end, self, "finished", kwargs.get("timeout"))
 
     return _close
 
@@ -198,7 +181,7 @@ def _noting(original: Callable[..., Any], note: Callable[..., None]) -> Callable
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         stored = original(self, *args, **kwargs)
-        _guarded(note, self, args[0] if args else kwargs[name])
+        guarded(note, self, args[0] if args else kwargs[name])
         return stored
 
     return method
@@ -209,7 +192,7 @@ def _note_created(repository: Any, message: Any) -> None:
     run, mirror = _thread.run, current()
     if mirror is None or run is None:
         return
-    log = mirror.open(run._project, run._run_id, "neptune-scale", _version())  # noqa: SLF001
+    log = mirror.open(run._project, run._run_id, "neptune-scale", version_of("neptune-scale"))  # noqa: SLF001
     run.__dict__[_LOG] = repository.__dict__[_LOG] = log
     payload = message.SerializeToString()
     mirror.recorder.put(log, [(spool.CREATE, payload)], len(payload), always=True)
@@ -243,7 +226,7 @@ def _noting_buffers(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def _save_buffer_to_disk(directory_path: Any, buffer: bytes, extension: Any) -> Any:
         path = original(directory_path, buffer, extension)
-        _guarded(_note_buffer, path, buffer)
+        guarded(_note_buffer, path, buffer)
         return path
 
     return _save_buffer_to_disk
@@ -252,11 +235,3 @@ def _noting_buffers(original: Callable[..., Any]) -> Callable[..., Any]:
 def _note_buffer(path: Path, buffer: bytes) -> None:
     if current() is not None:
         _thread.buffers[str(path.absolute())] = buffer
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return metadata.version("neptune-scale")
-    except metadata.PackageNotFoundError:
-        return ""

@@ -4,15 +4,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
+from neptune_exporter.cli.main import main
 from neptune_exporter.mirror import mirror, spool
+from neptune_exporter.mirror.worker import only_one
 
 NOWHERE = "nowhere"  # no loader has that name: the spool is all there is, and no process is started
+
+OF_ITS_OWN = ("run", "doctor")  # commands that change the process they run in, or look for what is installed
 
 
 def records(root: Path, *kinds: int) -> list[bytes]:
@@ -50,6 +58,17 @@ def snapshots(blobs: list[bytes]) -> list:
     return [UpdateRunSnapshot.FromString(blob) for blob in blobs]
 
 
+def steps(root: Path) -> list[int]:
+    """The steps of the operations in a spool."""
+    return sorted(s.step.whole for s in snapshots(updates(root)))
+
+
+def warnings(caplog) -> list[str]:
+    """What dual logging has warned of."""
+    found = (r for r in caplog.records if r.name == "neptune_exporter.mirror" and r.levelno == logging.WARNING)
+    return [record.getMessage() for record in found]
+
+
 class Script:
     """A training script in a folder of its own.
 
@@ -69,10 +88,11 @@ class Script:
         }
 
     def start(self, text: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Starts the script from a file; with the argument `-c`, without one."""
         path = self.folder / "train.py"
         path.write_text(text, encoding="utf-8")
         return subprocess.Popen(
-            [sys.executable, *arguments, str(path)],
+            [sys.executable, *arguments, text if "-c" in arguments else str(path)],
             cwd=self.folder,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
@@ -87,23 +107,33 @@ class Script:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def command(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "neptune_exporter", *arguments],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert result.returncode == code, (result.stdout + result.stderr)[-3000:]
-        return result.stdout
-
-    def replay(self, **environment: str) -> str:
-        """Feeds MLflow with what is missing, once the process that was started for it has ended."""
-        while "being fed" in (out := self.command("replay", "--target", "mlflow", **environment)):
-            pass
+        """Runs a command of ours, in this process where that is the same; returns its stdout."""
+        given = {**self.environment, **environment}
+        if arguments[0] in OF_ITS_OWN:
+            command = [sys.executable, "-m", "neptune_exporter", *arguments]
+            done = subprocess.run(
+                command, cwd=self.folder, env=given, capture_output=True, text=True, timeout=120, check=False
+            )
+            returned, out, err = done.returncode, done.stdout, done.stderr
+        else:
+            streams = io.StringIO(), io.StringIO()
+            with (
+                mock.patch.dict(os.environ, given, clear=True),
+                contextlib.chdir(self.folder),
+                contextlib.redirect_stdout(streams[0]),
+                contextlib.redirect_stderr(streams[1]),
+            ):
+                returned = main(list(arguments))
+            out, err = (stream.getvalue() for stream in streams)
+        assert returned == code, (out + err)[-3000:]
         return out
+
+    def replay(self, target: str = "mlflow", **environment: str) -> str:
+        """Feeds a target with what is missing, once the process that was started for it has ended."""
+        for folder in spool.run_folders(self.spool):
+            with only_one(folder, target, lambda: False):
+                pass
+        return self.command("replay", "--target", target, **environment)
 
     @property
     def spool(self) -> Path:

@@ -88,3 +88,79 @@ def test_neptunes_exceptions_are_its_own_and_nothing_is_mirrored(script):
     )
     operations = [json.loads(payload)["obj"] for payload in records(script.spool, spool.LEGACY)]
     assert [o["type"] for o in operations if o["path"] == ["a"]] == ["AssignFloat"]
+
+
+FILES_AND_DELETES = """
+import os
+import neptune
+import neptune_exporter.dual_logging
+from neptune.types import FloatSeries
+
+run = neptune.init_run(
+    project="team/project", custom_run_id="mine", source_files=["train.py"], capture_hardware_metrics=False,
+    capture_stdout=False, capture_stderr=False, capture_traceback=False,
+)
+run["configs"].upload_files(["conf/*.cfg", "top.cfg"])
+run["configs"].delete_files("top.cfg")
+run["data"].track_files("conf/a.cfg")
+run["kept/x"], run["gone/y"], run["popped"] = 1, 2, 3
+run["gone/series"].append(1.0)
+del run["gone"]
+run.pop("popped")
+for value in (1.0, 2.0):
+    run["anew"].append(value)
+run["anew"] = FloatSeries([7.0])
+run["sys/tags"].add(["one", "two"])
+run["sys/tags"].clear()
+run["sys/tags"].add("three")
+os.chdir("conf")
+run.stop()
+open("a.cfg", "w").write("changed when the run had ended")
+"""
+
+
+@pytest.fixture
+def config_files(script):
+    (script.folder / "conf").mkdir()
+    for name in ("conf/a.cfg", "conf/b.cfg", "top.cfg"):
+        (script.folder / name).write_text(f"content of {name}")
+
+
+@pytest.mark.parametrize("environment", [{"DISABLE_NEPTUNE_LOGGING": "true"}, {"NEPTUNE_EXPORTER_TARGET": "nowhere"}])
+@pytest.mark.usefixtures("config_files")
+def test_file_sets_are_kept_as_they_were_and_what_was_deleted_is_gone(script, environment):
+    script.run(FILES_AND_DELETES, **environment)
+    rows = exported(script)
+    (project,) = (script.folder / "exports" / "files").iterdir()
+    members = {
+        row["string_value"]: (project / row["file_value"]["path"]).read_text() for row in rows["configs", "file_set"]
+    }
+    assert members == {name: f"content of {name}" for name in ("conf/a.cfg", "conf/b.cfg")}
+    assert {row["string_value"] for row in rows["source_code/files", "file_set"]} == {"train.py"}
+    listed = json.loads((project / rows["data", "artifact"][0]["file_value"]["path"]).read_text())
+    assert [file["metadata"][0]["value"] for file in listed["files"]] == [f"file://{script.folder}/conf/a.cfg"]
+    paths = {path for path, _ in rows}
+    assert "kept/x" in paths
+    assert not paths & {"gone/y", "gone/series", "popped"}
+    assert [row["float_value"] for row in rows["anew", "float_series"]] == [7.0]
+    assert rows["sys/tags", "string_set"][0]["string_set_value"] == ["three"]
+
+
+@pytest.mark.usefixtures("config_files", "with_mlflow")
+def test_file_sets_and_tracked_files_reach_a_live_target(script):
+    """What the target has cannot be taken back; a later load brings the state of the run as it is."""
+    script.run(FILES_AND_DELETES, DISABLE_NEPTUNE_LOGGING="true")
+    script.replay()
+    live = script.mlflow()
+    for name in ("conf/a.cfg", "conf/b.cfg"):
+        assert live.text(f"files/configs/{name}") == f"content of {name}"
+    assert live.text("files/source_code/files/train.py") == FILES_AND_DELETES
+    (tracked,) = json.loads(live.text("files/data/files_list.json"))["files"]
+    assert tracked["filePath"] == f"{script.folder}/conf/a.cfg"
+    assert live.only.data.params["kept/x"] == "1"
+    assert {key for key in live.only.data.tags if key.endswith("three")} != set()
+    script.command("export", "--exporter", "offline", "--offline-path", "spool")
+    script.command("load", "--mlflow-tracking-uri", f"sqlite:///{script.database}")
+    loaded = script.mlflow()
+    assert "popped" not in loaded.only.data.params
+    assert [value for _, value in loaded.points("anew")] == [7.0]

@@ -35,12 +35,6 @@ def server(script):
         yield server
 
 
-def replay(script) -> str:
-    while "being fed" in (out := script.command("replay", "--target", "pluto")):
-        pass
-    return out
-
-
 def check(server) -> None:
     (run,) = server.store.of_project("p")
     assert [(step, value) for step, _, value in run.points("loss")] == [(s, 1 / (s + 1)) for s in range(20)]
@@ -56,17 +50,17 @@ def check(server) -> None:
 
 def test_the_seeds_variables_are_all_it_takes(script, server):
     script.run(SCRIPT)
-    replay(script)
+    script.replay("pluto")
     check(server)
     assert server.store.of_project("p")[0].status == "COMPLETED"
 
 
 def test_what_is_sent_again_is_not_there_twice(script, server):
     script.run(SCRIPT, NEPTUNE_EXPORTER_TARGET=NOWHERE)
-    assert "1 fed" in replay(script)
+    assert "1 fed" in script.replay("pluto")
     for folder in spool.run_folders(script.spool):  # the record of how far it got is lost
         spool.progress_path(folder, "pluto").unlink()
-    assert "1 fed" in replay(script)
+    assert "1 fed" in script.replay("pluto")
     check(server)
 
 
@@ -77,7 +71,7 @@ def test_a_refused_key_is_neptune_only(script, server):
     (progress,) = script.progress("pluto")
     assert progress.state in ("refused", "feeding", "failing")
     assert "wrong" not in result.stderr
-    assert "1 fed" in replay(script)
+    assert "1 fed" in script.replay("pluto")
     check(server)
 
 
@@ -94,5 +88,5 @@ def test_the_key_that_login_has_stored_is_used(script, server):
     script.environment["PYTHONPATH"] = str(script.folder / "stored")
     assert "takes the key" in script.command("doctor")
     script.run(SCRIPT)
-    replay(script)
+    script.replay("pluto")
     check(server)

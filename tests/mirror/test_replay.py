@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from mirrored import updates
@@ -29,9 +30,14 @@ for step in range(100_000):
 """
 
 
-def killed(script, **environment):
+def killed(script, *, feeding_too=False, **environment):
+    """Starts the endless script and kills it half way, and before that the process that feeds its target."""
     process = script.start(ENDLESS, **environment)
     assert process.stdout.readline() == "now\n"
+    if feeding_too:
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
@@ -48,9 +54,7 @@ def test_kill_9_in_mid_training(script, without, target_is):
     environment = {"NEPTUNE_EXPORTER_TARGET": "mlflow", "DISABLE_NEPTUNE_LOGGING": without}
     if target_is == "down":
         environment |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "NEPTUNE_EXPORTER_LINGER_SECONDS": "0"}
-    elif target_is == "dying":
-        environment |= {"NEPTUNE_EXPORTER_LINGER_SECONDS": "0"}
-    killed(script, **environment)
+    killed(script, feeding_too=target_is == "dying", **environment)
     out = script.replay()
     assert "fed" in out or "complete before" in out
     steps = logged_steps(script)
@@ -79,14 +83,17 @@ def test_replaying_again_changes_nothing(script):
 
 def test_a_run_that_is_resumed_goes_on_in_the_same_run(script):
     part = (
-        "import neptune_exporter.dual_logging\n"
+        "import neptune_exporter.dual_logging, os\n"
         "from neptune_scale import Run\n"
         "with Run(run_id='same', source_tracking_config=None, enable_console_log_capture=False) as run:\n"
         "    for step in range({}): run.log_metrics({{'x': float(step)}}, step=step)\n"
+        "    {}\n"
     )
-    script.run(part.format("0, 10"), NEPTUNE_EXPORTER_TARGET="mlflow")
+    dies = "from neptune_exporter.mirror.mirror import current; current().recorder.flush(9); os.kill(os.getpid(), 9)"
+    script.run(part.format("0, 10", dies), code=-9, NEPTUNE_EXPORTER_TARGET="mlflow")
     script.replay()
-    script.run(part.format("10, 20"), NEPTUNE_EXPORTER_TARGET="mlflow")
+    assert script.mlflow().only.info.status == "KILLED"
+    script.run(part.format("10, 20", ""), NEPTUNE_EXPORTER_TARGET="mlflow")
     script.replay()
     assert script.mlflow().points("x") == [(step, float(step)) for step in range(20)]
     assert script.mlflow().only.info.status == "FINISHED"

@@ -1,98 +1,17 @@
 # Copyright 2026 the neptune-exporter authors
 # SPDX-License-Identifier: Apache-2.0
-"""The example scripts of the migration guide, unchanged, with the real client: both sides hold equal data."""
+"""Whole scripts with the real client, as they are started and switched on: what arrives in the target."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from mirrored import updates
+from mirrored import NOWHERE
+from seed_scripts import BASIC, CONTEXT, OURS, THEIRS
 
 pytestmark = pytest.mark.usefixtures("with_mlflow")
-
-BASIC = """
-import {switch}
-from neptune_scale import Run
-
-run = Run(experiment_name="my-training-run")
-run.log_configs({{"lr": 0.001, "batch_size": 32}})
-
-for epoch in range(100):
-    run.log_metrics({{"loss": 0.5, "acc": 0.9}}, step=epoch)
-
-run.close()
-"""
-IMAGES = """
-import {switch}
-from neptune_scale import Run
-from neptune_scale.types import File
-
-run = Run(experiment_name="vision-model")
-
-# Log images (auto-converted to mlop.Image)
-image_file = File(source="sample.png", mime_type="image/png")
-run.assign_files({{"samples/image1": image_file}})
-
-run.close()
-"""
-HISTOGRAMS = """
-import {switch}
-import numpy as np
-from neptune_scale import Run
-from neptune_scale.types import Histogram
-
-run = Run(experiment_name="histogram-logging")
-
-# Log layer activations
-activations = np.random.randn(1000)
-counts, bin_edges = np.histogram(activations, bins=50)
-hist = Histogram(bin_edges=bin_edges, counts=counts)
-
-run.log_histograms({{"layer1/activations": hist}}, step=0)
-run.close()
-"""
-CONTEXT = """
-import {switch}
-from neptune_scale import Run
-
-with Run(experiment_name="context-test") as run:
-    run.log_metrics({{"loss": 0.3}}, step=0)
-    # Both Neptune and mlop runs closed automatically
-"""
-OURS, THEIRS = "neptune_exporter.dual_logging", "mlop.compat.neptune"
-
-
-def test_basic(script):
-    script.run(BASIC.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
-    script.replay()
-    run = script.mlflow().only
-    assert script.mlflow().points("loss") == [(epoch, 0.5) for epoch in range(100)]
-    assert script.mlflow().points("acc") == [(epoch, 0.9) for epoch in range(100)]
-    assert {name: run.data.params[name] for name in ("lr", "batch_size")} == {"lr": "0.001", "batch_size": "32"}
-    assert (run.info.run_name, run.info.status) == ("my-training-run", "FINISHED")
-    assert updates(script.spool) == script.own()
-
-
-def test_images(script):
-    (script.folder / "sample.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
-    script.run(IMAGES.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
-    script.replay()
-    artifacts = script.mlflow().client.list_artifacts(script.mlflow().only.info.run_id, "files/samples")
-    assert [a.path for a in artifacts] == ["files/samples/image1.png"]
-    assert script.mlflow().content("files/samples/image1.png") == (script.folder / "sample.png").read_bytes()
-
-
-def test_histograms(script):
-    script.run(HISTOGRAMS.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="mlflow")
-    script.replay()
-    (line,) = script.mlflow().text("histograms/layer1/activations.jsonl").splitlines()
-    histogram = json.loads(line)
-    from mirrored import snapshots
-
-    logged = next(s for s in snapshots(script.own()) if s.append).append["layer1/activations"].histogram
-    assert histogram["edges"] == list(logged.bin_edges)
-    assert histogram["values"] == list(logged.counts.values)
 
 
 def test_context_manager_under_run_with_the_seeds_own_line(script):
@@ -104,14 +23,13 @@ def test_context_manager_under_run_with_the_seeds_own_line(script):
     assert script.mlflow().points("loss") == [(0, 0.3)]
 
 
-@pytest.mark.parametrize("switch", ["true", "1", "YES"])
-def test_without_neptune_only_the_target(script, switch):
+def test_without_neptune_only_the_target(script):
     """No token, no project, asynchronous by default: it would fail with Neptune."""
     del script.environment["NEPTUNE_MODE"], script.environment["NEPTUNE_PROJECT"]
     script.run(
         "import logging; logging.basicConfig(level=logging.INFO)\n" + BASIC.format(switch=OURS),
         NEPTUNE_EXPORTER_TARGET="mlflow",
-        DISABLE_NEPTUNE_LOGGING=switch,
+        DISABLE_NEPTUNE_LOGGING="YES",
     )
     script.replay()
     assert script.mlflow().points("loss") == [(epoch, 0.5) for epoch in range(100)]
@@ -160,6 +78,21 @@ def test_everything_in_one_script(script):
     assert sorted(paths) == ["files/series/step_1.bin", "files/series/step_2.bin"]
 
 
+def test_the_example_of_every_kind_of_data(script):
+    example = Path(__file__).parents[2] / "examples" / "neptune_migration_example.py"
+    script.command("run", "--target", NOWHERE, "--without-neptune", str(example))
+    script.replay()
+    target = script.mlflow()
+    assert [step for step, _ in target.points("train/loss")] == list(range(50))
+    assert target.only.data.params["optimizer/lr"] == "0.001"
+    assert target.text("series/notes.txt").count("loss ") == 5
+    assert len(target.text("histograms/weights.jsonl").splitlines()) == 5
+    samples = target.client.list_artifacts(target.only.info.run_id, "files/samples")
+    assert sorted(a.path for a in samples) == sorted(f"files/samples/step_{step}.png" for step in range(0, 50, 10))
+    assert target.content("files/picture.png").startswith(b"\x89PNG")
+    assert not [name for name in target.only.data.tags if name.endswith("/example")]
+
+
 def test_a_multiplier_keeps_fractional_steps(script):
     script.run(
         "import neptune_exporter.dual_logging\n"
@@ -177,8 +110,7 @@ def test_staging_is_a_target(script):
     import pyarrow.parquet as pq
 
     script.run(BASIC.format(switch=OURS), NEPTUNE_EXPORTER_TARGET="staging", NEPTUNE_EXPORTER_CLOSE_SECONDS="5")
-    while "being fed" in script.command("replay", "--target", "staging"):
-        pass
+    script.replay("staging")
     (part,) = (script.folder / "exports" / "data").glob("*/*_part_*.parquet")
     rows = pq.read_table(part).to_pylist()
     losses = [(int(r["step"]), r["float_value"]) for r in rows if r["attribute_path"] == "loss"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,37 @@ def test_hostile_names_stay_in_the_spool(tmp_path):
         assert folder.parent.parent == tmp_path
         assert len(folder.name) < 120
     assert spool.run_folder(tmp_path, "p", "a/b") != spool.run_folder(tmp_path, "p", "a_b")
+
+
+def test_a_file_stays_with_the_operation_that_names_it(tmp_path):
+    """However a run is followed: by pieces, from the middle, while it is being written, or after a kill in between."""
+    from neptune_exporter.exporters.offline_spool.segment import SegmentPart
+
+    writer = SegmentWriter(tmp_path / "run", HEADER, 1)
+    first = end = writer.size
+    for number in range(3):
+        writer.write(spool.record(spool.FILE, 1, keep(FileToKeep(f"f{number}", b"content", "f"), writer)))
+        kept = writer.size
+        assert SegmentPart(writer.path, end).load().end == end
+        writer.write(spool.record(spool.UPDATE, 1, b"names it"))
+        part = SegmentPart(writer.path, end, 1).load()
+        assert [request.destination for request in part.file_requests()] == [f"f{number}"]
+        end = part.end
+        assert end == writer.size
+    cut = SegmentPart(writer.path, first, 2**20, kept).load()
+    assert (cut.end, len(cut.file_requests())) == (kept, 3)
+    writer.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_younger_process_of_the_same_number_is_another_one():
+    from time import time
+
+    from neptune_exporter.exporters.offline_spool.segment import is_alive
+
+    of_this_process = Header("team/project", "run", "neptune-scale", "", spool.host_name(), os.getpid())
+    now = round(time() * 1000)
+    assert is_alive(of_this_process, now)
+    assert not is_alive(of_this_process, now - 30 * 86_400_000)
+    assert not is_alive(Header("p", "r", "neptune-scale", "", spool.host_name(), 2**22 + 1), now)
+    assert is_alive(Header("p", "r", "neptune-scale", "", "another machine", 2**22 + 1), now)

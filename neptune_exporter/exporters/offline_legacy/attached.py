@@ -91,12 +91,15 @@ class Attached:
 
     # --- file sets
 
-    def file_set(self, path: str, uploads: FileSet) -> Iterator[pa.RecordBatch]:
-        """A file set: its globs as they expand now, with the names that the client would give."""
+    def file_set(self, path: str, file_set: FileSet) -> Iterator[pa.RecordBatch]:
+        """A file set: what was kept of it, or its globs as they expand now, with the names that the client gives."""
         members: dict[str, Path] = {}
-        for folder, globs, removed in uploads.uploads:
-            members.update(self._expanded(path, folder, globs))
-            for name in removed:
+        for change in file_set.changes:
+            if change.kept is None:
+                members.update(self._expanded(path, change.folder, change.globs))
+            else:
+                members.update((name, Path(place)) for name, place in change.kept.items())
+            for name in change.removed:
                 members.pop(name, None)
         paths, names = [], []
         for name, place in sorted(members.items()):
@@ -146,10 +149,7 @@ class Attached:
         elif not artifact.entries:
             self._findings.empty(path, "artifact")
             return
-        tracked = [found[name] for name in sorted(found)] or [
-            TrackedFile(uri, uri, None, None, "S3" if uri.startswith("s3://") else "Local", {"location": uri})
-            for _, uri, _ in artifact.entries
-        ]
+        tracked = [found[name] for name in sorted(found)] or artifact.places()
         fetch: Callable[[TrackedFile], bool] = lambda file: file.name in found  # noqa: E731
         yield from self._tracked.rows(self._ref, path, artifact.hash, tracked, self._files, self._findings, fetch)
 

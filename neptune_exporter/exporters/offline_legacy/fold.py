@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neptune_exporter.exporters.offline_legacy.log import Record
+from neptune_exporter.exporters.tracked_files import TrackedFile
 
 _ASSIGN = {
     "AssignFloat": "float",
@@ -25,15 +26,28 @@ _ARTIFACT_CHANGES = {"TrackFilesToArtifact", "AssignArtifact", "ClearArtifact"}
 _POINTS = {"LogFloats", "LogStrings", "LogImages"}  # read in a second pass
 
 
-@dataclass
-class FileSet:
-    """The uploads of a file set that still count.
+@dataclass(frozen=True, slots=True)
+class FileSetChange:
+    """Something that was done to a file set.
 
     Attributes:
-        uploads: in order: the folder of the store, and either globs to add or names to remove.
+        folder: of the store.
+        globs: what was added.
+        removed: the names of members that were removed.
+        kept: what was added, where it was kept: places by the names of the members; None if there are only globs.
     """
 
-    uploads: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    folder: Path
+    globs: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: dict[str, str] | None = None
+
+
+@dataclass
+class FileSet:
+    """What was done to a file set and still counts, in order."""
+
+    changes: list[FileSetChange] = field(default_factory=list)
 
 
 @dataclass
@@ -47,6 +61,13 @@ class Tracked:
 
     entries: list[tuple[Path, str, str | None]] = field(default_factory=list)
     hash: str | None = None
+
+    def places(self) -> list[TrackedFile]:
+        """What is tracked, where nobody has looked into it."""
+        return [
+            TrackedFile(uri, uri, None, None, "S3" if uri.startswith("s3://") else "Local", {"location": uri})
+            for _, uri, _ in self.entries
+        ]
 
 
 @dataclass
@@ -144,11 +165,11 @@ class State:
     def _change_files(self, kind: str, path: str, detail: dict[str, Any], folder: Path) -> None:
         found = self.file_sets.setdefault(path, FileSet())
         if kind == "DeleteFiles":
-            found.uploads.append((folder, (), tuple(detail.get("file_paths") or ())))
+            found.changes.append(FileSetChange(folder, removed=tuple(detail.get("file_paths") or ())))
             return
         if str(detail.get("reset")) == "True":
-            found.uploads.clear()
-        found.uploads.append((folder, tuple(detail.get("file_globs") or ()), ()))
+            found.changes.clear()
+        found.changes.append(FileSetChange(folder, tuple(detail.get("file_globs") or ()), kept=detail.get("members")))
 
     def _change_artifact(self, kind: str, path: str, detail: dict[str, Any], folder: Path) -> None:
         if kind == "TrackFilesToArtifact":

@@ -144,7 +144,7 @@ class SpoolFollower:
                 offset = self._offsets.get(path.name, 0)
                 before = self._delivered.get(path.name, 0)
                 again = offset < before
-                part = SegmentPart(path, offset, min(PART_BYTES, before - offset) if again else PART_BYTES).load()
+                part = SegmentPart(path, offset, PART_BYTES, before if again else None).load()
                 if part.end == offset:
                     break
                 self.files.skipping = again
@@ -158,13 +158,14 @@ class SpoolFollower:
     def status(self) -> LiveStatus:
         """Whether anybody may still write; else how it ended."""
         found: list[LiveStatus] = []
-        for path in spool.segments(self._folder):
+        paths = spool.segments(self._folder)
+        for path in paths:
             header = spool.read_header(path)
             if path.name in self._closed:
                 found.append("failed" if self._closed[path.name] == "failed" else "finished")
-            elif header is not None and is_alive(header):
+            elif header is not None and is_alive(header, _begun_ns(path) // 1_000_000):
                 return "running"
-            else:
+            elif all(_begun_ns(other) < path.stat().st_mtime_ns for other in paths):  # otherwise it was resumed
                 found.append("killed")
         return next((status for status in ("failed", "killed") if status in found), "finished")
 
@@ -188,3 +189,8 @@ class SpoolFollower:
     def close(self) -> None:
         """Nothing is held open."""
         shutil.rmtree(self.files._folder, ignore_errors=True)  # noqa: SLF001 - its own
+
+
+def _begun_ns(segment: Path) -> int:
+    """When a segment was begun, nanoseconds since the epoch."""
+    return int(segment.name.partition("_")[0])

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from neptune_exporter.exporters.exporter import Files, Findings, SourceRun
+from neptune_exporter.exporters.offline_legacy.fold import FileSet, FileSetChange, Tracked
 from neptune_exporter.exporters.offline_legacy.log import Log
 from neptune_exporter.exporters.offline_legacy.run import RunReader
 from neptune_exporter.exporters.offline_scale.attachments import parse_path_map
@@ -56,16 +57,19 @@ def write_log(segment: Path, records: Iterable[Record], folder: Path, version: i
 
 
 def _with_version(payload: bytes, version: int, kept: dict[str, str]) -> bytes:
-    """The line of an operation; an upload names the copy that the spool keeps."""
-    if b'"kept": ' not in payload:
+    """The line of an operation; an upload names the copies that the spool keeps."""
+    if b'"kept": ' not in payload and b'"members": ' not in payload:
         head, mark, tail = payload.rpartition(b'"version": 0')
         if mark:
             return head + b'"version": %d' % version + tail
     value = json.loads(payload)
     value["version"] = version
-    path = kept.get(str(value["obj"].pop("kept", "")))
+    operation = value["obj"]
+    path = kept.get(str(operation.pop("kept", "")))
     if path:
-        value["obj"].update(file_path=path, tmp_file_name=None)
+        operation.update(file_path=path, tmp_file_name=None)
+    if operation["type"] == "UploadFileSet" and "members" in operation:
+        operation["members"] = {name: kept.get(str(key), "") for name, key in operation["members"]}
     return json.dumps(value).encode()
 
 
@@ -155,6 +159,8 @@ class LegacyPartReader(RunReader):
         self._kept: dict[str, str] = {}
         self._version = 0
         self._sent: dict[str, Any] = {}
+        self._changes: dict[str, list[FileSetChange]] = {}
+        self._lists: dict[str, Tracked] = {}
 
     def read_part(self, segment: Path, records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
         """The rows of some records: series points, and single values and files that have changed."""
@@ -177,3 +183,19 @@ class LegacyPartReader(RunReader):
                 if self._sent.get(path) is not upload:
                     self._sent[path] = upload
                     yield from self._attached.file(path, upload, synced=False)
+            yield from self._new_members()
+
+    def _new_members(self) -> Iterator[pa.RecordBatch]:
+        """What was added to file sets, and the lists of artifacts that have changed; their contents come later."""
+        for path, file_set in self._state.file_sets.items():
+            seen = self._changes.setdefault(path, [])
+            news = [change for change in file_set.changes if not any(change is before for before in seen)]
+            seen += news
+            if any(change.globs or change.kept for change in news):
+                yield from self._attached.file_set(path, FileSet(news))
+        for path, artifact in self._state.artifacts.items():
+            if self._lists.get(path) != artifact:
+                self._lists[path] = replace(artifact, entries=list(artifact.entries))
+                yield from TrackedFiles("").rows(
+                    self._ref, path, artifact.hash, artifact.places(), self._files, self._findings, lambda _file: False
+                )

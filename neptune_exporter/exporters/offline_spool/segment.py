@@ -16,6 +16,8 @@ from neptune_exporter.exporters.offline_scale.database import BLOCK_BYTES, CREAT
 from neptune_exporter.mirror import spool
 from neptune_exporter.mirror.spool import Header, Record
 
+_CLOCKS_APART_MS = 300_000
+
 
 def request_of(segment: Path, payload: bytes) -> FileRequest:
     """The file that a `FILE` record keeps; where it could not be kept, the one that was logged."""
@@ -34,8 +36,8 @@ class SegmentPart:
     Args:
         path: the segment.
         offset: where to begin.
-        most_bytes: where to stop at the latest, None for the end.
-        requests: files that were announced before the offset; those of this part are added.
+        most_bytes: after how much to stop, None for the end; files stay with the operation that names them.
+        until: where to stop at the latest, None for the end.
 
     Attributes:
         path: the segment.
@@ -44,24 +46,31 @@ class SegmentPart:
         dropped: calls that found the queue full.
     """
 
-    def __init__(self, path: Path, offset: int = 0, most_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, offset: int = 0, most_bytes: int | None = None, until: int | None = None) -> None:
         self.path = path
         self.ever: int | None = None
         self.lost = self.lost_transactions = self.dropped = 0
         self.damaged = False
         self.end = offset
         self.closed: dict[str, Any] | None = None
-        self._offset, self._most = offset, most_bytes
+        self._offset, self._most, self._until = offset, most_bytes, until
         self._requests: list[FileRequest] = []
         self._records: list[Record] | None = None
 
     def load(self) -> SegmentPart:
         """Reads the part into memory: files must be known before the operations that name them."""
         self._records = []
+        held: list[Record] = []  # files whose operation has not been seen yet
         for record in spool.read_records(self.path, self._offset):
-            self._records.append(record)
-            self._note(record)
-            if self._most is not None and record.end - self._offset >= self._most:
+            held.append(record)
+            at_the_end = self._until is not None and record.end >= self._until
+            if record.kind == spool.FILE and not at_the_end:
+                continue
+            for known in held:
+                self._note(known)
+            self._records += held
+            held = []
+            if at_the_end or (self._most is not None and record.end - self._offset >= self._most):
                 break
         return self
 
@@ -138,7 +147,7 @@ class Segment:
     @property
     def ended(self) -> bool:
         """Whether nobody writes to it any more."""
-        return self.closed is not None or not is_alive(self.header)
+        return self.closed is not None or not is_alive(self.header, self.first)
 
     @property
     def requests(self) -> list[FileRequest]:
@@ -181,8 +190,13 @@ def read_store(path: Path) -> Segment | None:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def is_alive(header: Header) -> bool:
-    """Whether the process that wrote a segment still runs, as far as this machine can tell."""
+def is_alive(header: Header, begun_ms: int) -> bool:
+    """Whether the process that wrote a segment still runs, as far as this machine can tell.
+
+    Args:
+        header: of the segment.
+        begun_ms: when it was begun; a process that is younger merely has the same number.
+    """
     if header.host != spool.host_name():
         return True
     try:
@@ -191,4 +205,16 @@ def is_alive(header: Header) -> bool:
         return False
     except OSError:
         return True
+    started = _started_ms(header.pid)
+    return started is None or started < begun_ms + _CLOCKS_APART_MS
+
+
+def _started_ms(pid: int) -> int | None:
+    """When a process began, milliseconds since the epoch; None where this cannot be told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+        return int(booted.split()[1]) * 1000 + int(fields[19]) * 1000 // os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
     return True

@@ -38,6 +38,7 @@ TEXT_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 60.0
 _BATCH = 1000
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+_LIST = "files_list.json"  # of an artifact; its row has no name
 _EXACT = "neptune/live_exact.jsonl"
 _SERIES = {"string_series": ("series", ".txt"), "histogram_series": ("histograms", ".jsonl")}
 _FILES = frozenset({"file", "file_series", "file_set", "artifact"})
@@ -230,10 +231,13 @@ class MLflowLive:
 
     def _file_rows(self, series: Series, *, again: bool) -> None:
         micros = step_micros(series.rows.column("step")).tolist()
-        for path, step in zip(series.values.field("path").to_pylist(), micros, strict=True):
+        members = series.rows.column("string_value").to_pylist()
+        for path, step, member in zip(series.values.field("path").to_pylist(), micros, members, strict=True):
             suffix = Path(path).suffix
             wanted = f"files/{target_key(series.path, ARTIFACT_RULE)}"
-            if series.type == "file_series":
+            if series.type in ("file_set", "artifact"):
+                wanted += f"/{target_key(member or _LIST, ARTIFACT_RULE)}"
+            elif series.type == "file_series":
                 wanted += f"/step_{'none' if step == NO_VALUE else step_text(step)}{suffix}"
             elif not wanted.lower().endswith(suffix.lower()):
                 wanted += suffix

@@ -44,6 +44,7 @@ from neptune_exporter.model import MICRO, NO_VALUE, RunInfo, Series, series_of, 
 
 logger = logging.getLogger(__name__)
 
+_LIST = "files_list.json"  # of an artifact; its row has no name
 SENT = "neptune.live.sent"  # how many rows of each series and file attribute have arrived
 _HEARTBEAT_SECONDS = 60.0
 _STATUS = {"finished": "COMPLETED", "failed": "FAILED", "killed": "TERMINATED"}
@@ -243,12 +244,15 @@ class PlutoLive:
         steps, times = shown_steps(rows, self._multiplier).tolist(), shown_times(rows, self._start_ms).tolist()
         exact = step_micros(rows.column("step")).tolist()
         paths = rows.column("file_value").field("path").to_pylist()
-        for path, micros, step, when in zip(paths, exact, steps, times, strict=True):
+        members = rows.column("string_value").to_pylist()
+        for path, micros, step, when, member in zip(paths, exact, steps, times, members, strict=True):
             extension = posixpath.splitext(path)[1]
             kind = extension[1:].lower()
             content_type = _CONTENT_TYPES.get(kind, "application/octet-stream")
             self._announce(_MEDIA.get(kind, "ARTIFACT"), key)
-            if series.type == "file_series":
+            if series.type in ("file_set", "artifact"):
+                name = target_key(member or _LIST, marks.FILE_RULE)
+            elif series.type == "file_series":
                 name = f"step_{'none' if micros == NO_VALUE else step_text(micros)}{extension}"
             else:
                 name = target_key(key.rpartition("/")[2], marks.FILE_RULE)
