@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import _peak_mb as peak_mb
+from benchmarks.harness import peak_mb
 
 AIM_MEDIAN, AIM_P99 = 20.0, 100.0
 _BLOCK = 100

@@ -112,7 +112,7 @@ def _peak_of_all(running: subprocess.Popen[str]) -> float:
     """Waits for a process; the largest sum of its peak and those of the processes that it has at the same time."""
     peak = 0.0
     while running.poll() is None:
-        peak = max(peak, sum(_peak_mb(process) for process in _family(running.pid)))
+        peak = max(peak, sum(peak_mb(process) for process in _family(running.pid)))
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(0.05)
     return peak
@@ -128,7 +128,7 @@ def _family(process: int) -> list[int]:
     return members
 
 
-def _peak_mb(process: int | str = "self") -> float:
+def peak_mb(process: int | str = "self") -> float:
     """The peak of resident memory. Not ru_maxrss where that can be helped: a child inherits its parent's."""
     try:
         status = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -146,7 +146,7 @@ def main() -> None:
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     count, extra = result if isinstance(result, tuple) else (result, {})
     seconds, cpu = extra.pop("seconds", seconds), extra.pop("cpu", cpu)
-    peak = _peak_mb()
+    peak = peak_mb()
     print(json.dumps({"count": count, "seconds": seconds, "cpu": cpu, "peak_mb": peak, "extra": extra}))
 
 
