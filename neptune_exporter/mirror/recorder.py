@@ -215,7 +215,10 @@ class Recorder:
         if segment is None:
             segment = log.segment = SegmentWriter(log.folder, log.header, log.started)
             self._open.add(log)
-            self._on_open(log)
+            try:
+                self._on_open(log)
+            except Exception as error:  # noqa: BLE001 - the spool is what counts
+                self.warn(f"Dual logging: the target is not fed: {error}. `neptune-exporter replay` does it later.")
         records = []
         for _, when, entries, _ in items:
             for kind, payload in entries:

@@ -12,6 +12,7 @@ import pytest
 from mirrored import neptunes_own, records, steps, updates, warnings
 
 from neptune_exporter.mirror import recorder, spool
+from neptune_exporter.mirror.mirror import Mirror
 
 
 def test_a_full_queue_drops_counts_and_says_so_once(new_run, spool_root, monkeypatch, caplog):
@@ -51,6 +52,19 @@ def test_a_spool_that_cannot_be_written_costs_nothing(new_run, spool_root, tmp_p
     run.close()
     assert len(neptunes_own(tmp_path / "neptune")) == 1
     assert len([w for w in warnings(caplog) if "cannot write" in w]) == 1
+
+
+def test_a_process_that_cannot_be_started_costs_the_spool_nothing(new_run, spool_root, monkeypatch, tmp_path, caplog):
+    def no_more_processes(*args):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Mirror, "_opened", no_more_processes)
+    run = new_run()
+    run.log_metrics({"x": 1}, step=1)
+    run.close()
+    assert updates(spool_root) == neptunes_own(tmp_path / "neptune") != []
+    assert records(spool_root, spool.DROPPED) == []
+    assert len([w for w in warnings(caplog) if "not fed" in w]) == 1
 
 
 def test_a_big_content_is_taken_when_there_is_room(new_run, spool_root, monkeypatch):
