@@ -72,7 +72,7 @@ def test_a_fork_brings_its_ancestors_and_a_second_export_brings_nothing(run_id, 
     assert home.runs(PROJECT) == [run_id, f"{run_id}-fork"]
     own = [row for row in home.rows(f"{run_id}-fork", PROJECT) if row.path == "loss"]
     assert [(row.step, row.value) for row in own] == [(6, 7.0)]
-    assert home.staged(f"{run_id}-fork", PROJECT).info.parent.run_id == run_id
+    assert home.staged(f"{run_id}-fork", project=PROJECT).info.parent.run_id == run_id
     capsys.readouterr()
     assert home.export(*arguments, project=PROJECT) == 0
     assert "2 skipped" in capsys.readouterr().out

@@ -151,7 +151,7 @@ def check(truth: Truth, home: Home) -> None:
         if truth.runs[run_id].experiment is None:
             found = [row for row in found if row.path not in ("sys/name", "sys/experiment/name")]
         assert_same(expected(truth, run_id), found)
-        assert home.staged(run_id, PROJECT).status == "complete"
+        assert home.staged(run_id, project=PROJECT).status == "complete"
 
 
 def test_every_value_comes_home(truth, server, home):
