@@ -127,7 +127,7 @@ def test_what_travels_beside_the_run_cannot_be_changed_or_removed_unnoticed(copy
     with pytest.raises(TargetError, match=f"neptune/{name} of team/project/run-1 was changed"):
         read_back(loader)
     artifact.unlink()
-    with pytest.raises(TargetError, match=f"has no artifact neptune/{name}"):
+    with pytest.raises(TargetError, match=f"has no neptune/{name}"):
         read_back(loader)
 
 

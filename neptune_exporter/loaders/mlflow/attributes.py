@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from neptune_exporter.loaders.attachments import (
     Place,
     file_sha256,
 )
+from neptune_exporter.loaders.file_names import FILE_TYPES, artifact_path, file_rows
 from neptune_exporter.loaders.keys import ARTIFACT_RULE, ArtifactPaths, target_key, target_keys
 from neptune_exporter.loaders.loader import Limits, RunToLoad
 from neptune_exporter.loaders.mlflow import tags
@@ -28,12 +27,10 @@ from neptune_exporter.loaders.mlflow.points import SharedImages, image
 from neptune_exporter.loaders.mlflow.sending import Destination, Uploads
 from neptune_exporter.loaders.parameters import held_text, parameter_text, parameter_value
 from neptune_exporter.loaders.series_text import STRING_HEADING, histogram_series_lines, string_series_lines
-from neptune_exporter.model import NO_VALUE, VALUE_COLUMN, step_micros, step_text
+from neptune_exporter.model import VALUE_COLUMN
 
-FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
 DATA_ARTIFACT = f"{FOLDER}/{DATA}"
 _SERIES_ARTIFACTS = {"string_series": ("series", ".txt"), "histogram_series": ("histograms", ".jsonl")}
-_EXTENSION = re.compile(r"\.\w{1,16}", re.ASCII)
 
 
 def place_of(path: str, attribute_type: str) -> Place:
@@ -217,25 +214,13 @@ class _Files:
     def write(self, rows: pa.RecordBatch) -> None:
         out, record = self._outlets, self._record
         out.attachments.add_rows(record, rows)
-        paths = rows.column("file_value").field("path").to_pylist()
-        for path, micros in zip(paths, step_micros(rows.column("step")).tolist(), strict=True):
-            wanted = self._wanted(path, None if micros == NO_VALUE else micros)
-            artifact = out.paths.take(wanted, f"{record.path}\0{record.type}\0{micros}\0{path}")
-            local = out.run.files.local(path)
-            out.attachments.add_file(record, path, artifact, out.run.files.sha256(path), out.run.files.size(path))
+        for row in file_rows(record, rows):
+            wanted = artifact_path(record, row, ARTIFACT_RULE, several=self._several)
+            artifact = out.paths.take(wanted, row.identity(record))
+            local, files = out.run.files.local(row.path), out.run.files
+            out.attachments.add_file(record, row.path, artifact, files.sha256(row.path), files.size(row.path))
             out.uploads.link(local, artifact)
             record.native += 1
 
     def finish(self) -> None:
         """Every file has been handed over already."""
-
-    def _wanted(self, path: str, micros: int | None) -> str:
-        key, name = self._record.key, posixpath.basename(path)
-        extension = posixpath.splitext(name)[1]
-        extension = extension if _EXTENSION.fullmatch(extension) else ""
-        if self._record.type == "file_series":
-            step = "none" if micros is None else step_text(micros)
-            return f"{key}/step_{step}{extension}"
-        if self._several:
-            return f"{key}/{target_key(name, ARTIFACT_RULE)}"
-        return key if key.lower().endswith(extension.lower()) else key + extension

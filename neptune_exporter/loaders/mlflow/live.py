@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from neptune_exporter.errors import TargetError
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.keys import ARTIFACT_RULE, ArtifactPaths, shortened, target_key
 from neptune_exporter.loaders.loader import Limits, LoadOptions, RunFiles, RunToLoad, TargetProject
 from neptune_exporter.loaders.mlflow import tags
@@ -41,7 +42,6 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _LIST = "files_list.json"  # of an artifact; its row has no name
 _EXACT = "neptune/live_exact.jsonl"
 _SERIES = {"string_series": ("series", ".txt"), "histogram_series": ("histograms", ".jsonl")}
-_FILES = frozenset({"file", "file_series", "file_set", "artifact"})
 
 
 class MLflowLive:
@@ -124,7 +124,7 @@ class MLflowLive:
             elif series.type in _SERIES:
                 lines = string_series_lines if series.type == "string_series" else histogram_series_lines
                 self._text(series, lines(series.rows))
-            elif series.type in _FILES:
+            elif series.type in FILE_TYPES:
                 self._file_rows(series, again=again)
             else:
                 self._single(series, again=again)

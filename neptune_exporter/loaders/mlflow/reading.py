@@ -8,7 +8,6 @@ changed, removed or added there by hand comes out as other rows.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
@@ -19,21 +18,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.attachments import (
     DATA,
     FILES,
     FOLDER,
-    MANIFEST,
     AttachedRows,
     AttributeRecord,
-    Manifest,
     artifacts_of,
     file_sha256,
 )
+from neptune_exporter.loaders.beside import Beside
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.loader import Limits, TargetRun
 from neptune_exporter.loaders.mlflow import tags
-from neptune_exporter.loaders.mlflow.attributes import FILE_TYPES, shown_text
+from neptune_exporter.loaders.mlflow.attributes import shown_text
 from neptune_exporter.loaders.mlflow.held import View
 from neptune_exporter.loaders.mlflow.points import Points, image
 from neptune_exporter.loaders.parameters import parameter_value
@@ -59,9 +57,11 @@ class _Reader:
         self._held, self._ref, self._limits = view, ref, limits
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.manifest = self._read_manifest()
-        self._attached = AttachedRows(self._beside(DATA)) if DATA in self.manifest.files else None
-        self._artifacts = artifacts_of(self._beside(FILES)) if FILES in self.manifest.files else {}
+        beside = Beside(f"MLflow run of {ref}", self._fetch, view.tags.get(tags.MANIFEST, ""))
+        self.manifest = beside.manifest
+        data, files = beside.file(DATA), beside.file(FILES)
+        self._attached = AttachedRows(data) if data is not None else None
+        self._artifacts = artifacts_of(files) if files is not None else {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, attribute by attribute, and after them what MLflow has and we did not write."""
@@ -85,26 +85,8 @@ class _Reader:
             local = self._held.download(artifact, Path(folder))
             return _MISSING if local is None or not local.is_file() else file_sha256(local)
 
-    def _read_manifest(self) -> Manifest:
-        data = self._fetch(MANIFEST).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._held.tags.get(tags.MANIFEST):
-            raise TargetError(f"{FOLDER}/{MANIFEST} of {self._ref} was changed after the run was loaded.")
-        return Manifest.from_bytes(data)
-
-    def _beside(self, name: str) -> Path:
-        """A file of the folder `neptune/`, checked against the manifest."""
-        path = self._fetch(name)
-        if file_sha256(path) != self.manifest.files[name]:
-            raise TargetError(f"{FOLDER}/{name} of {self._ref} was changed after the run was loaded.")
-        return path
-
-    def _fetch(self, name: str) -> Path:
-        path = self._held.download(f"{FOLDER}/{name}", self._folder)
-        if path is None:
-            raise TargetError(
-                f"The MLflow run of {self._ref} has no artifact {FOLDER}/{name}.", "Load the run again, or restore it."
-            )
-        return path
+    def _fetch(self, name: str) -> Path | None:
+        return self._held.download(f"{FOLDER}/{name}", self._folder)
 
     def _rows(self, record: AttributeRecord) -> Iterator[pa.RecordBatch]:
         return iter(()) if self._attached is None else self._attached.of(record)

@@ -5,25 +5,25 @@
 from __future__ import annotations
 
 import posixpath
-import re
+from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 
 from neptune_exporter.loaders.attachments import FOLDER, AttributeRecord
+from neptune_exporter.loaders.file_names import FileRow, file_rows, with_extension
 from neptune_exporter.loaders.keys import ArtifactPaths, suffixed, target_key
 from neptune_exporter.loaders.pluto import marks
 from neptune_exporter.loaders.pluto.api import LogType, NewFile
 from neptune_exporter.loaders.pluto.outlets import Destination
 from neptune_exporter.loaders.pluto.places import shown_steps, shown_times
-from neptune_exporter.model import NO_VALUE, step_micros, step_text
 
 FILES_PER_CALL = 20
 FILES_PER_NAME = 1_000  # what Pluto lists under one name
 UPLOADS = 4
-_EXTENSION = re.compile(r"\.\w{1,16}", re.ASCII)
 # What Pluto signs an address for, by the extension; any other type it takes for the content type itself.
 _TYPES: Mapping[str, tuple[LogType, str]] = {
     "png": ("IMAGE", "image/png"),
@@ -50,10 +50,12 @@ class Files:
     Args:
         to: where they go.
         announced: how many rows each attribute will have.
+        keys: the names of all attributes.
     """
 
-    def __init__(self, to: Destination, announced: Mapping[tuple[str, str], int]) -> None:
-        self._to, self._announced = to, announced
+    def __init__(self, to: Destination, announced: Mapping[tuple[str, str], int], keys: AbstractSet[str]) -> None:
+        self._to, self._announced, self._keys = to, announced, keys
+        self._counts: Counter[str] = Counter()
         self._paths = ArtifactPaths()
         self._named: set[str] = set()
         self._pending: list[tuple[NewFile, Path, str]] = []
@@ -62,17 +64,15 @@ class Files:
         """Takes rows of one attribute."""
         to = self._to
         steps, times = shown_steps(rows, to.multiplier).tolist(), shown_times(rows, to.start_ms).tolist()
-        exact = step_micros(rows.column("step")).tolist()
-        paths = rows.column("file_value").field("path").to_pylist()
         to.attachments.add_rows(record, rows)
-        for path, micros, step, time in zip(paths, exact, steps, times, strict=True):
-            log_name = self._log_name(record)
-            wanted = f"{log_name}/{self._file_name(record, path, micros)}"
-            artifact = self._paths.take(wanted, f"{record.path}\0{record.type}\0{micros}\0{path}")
-            local, size = to.loading.files.local(path), to.loading.files.size(path)
-            to.attachments.add_file(record, path, artifact, to.loading.files.sha256(path), size)
-            caption = record.path if record.path != record.key else None
-            self._add(log_name, artifact.rpartition("/")[2], local, size, step, time, caption)
+        for row, step, time in zip(file_rows(record, rows), steps, times, strict=True):
+            log_name, name = self._names(record, row)
+            artifact = self._paths.take(f"{log_name}/{name}", row.identity(record))
+            local, size = to.loading.files.local(row.path), to.loading.files.size(row.path)
+            to.attachments.add_file(record, row.path, artifact, to.loading.files.sha256(row.path), size)
+            place = record.path if row.member is None else f"{record.path}/{row.member}"
+            caption = place if place not in (record.key, artifact) else None
+            self._add(*artifact.rsplit("/", 1), local, size, step, time, caption)
             record.native += 1
 
     def add_folder(self, folder: Path) -> None:
@@ -109,19 +109,27 @@ class Files:
         if len(self._pending) >= FILES_PER_CALL:
             self.finish()
 
-    def _log_name(self, record: AttributeRecord) -> str:
-        """The attribute's key; of many files some have a name beside it."""
-        if self._announced[record.path, record.type] <= FILES_PER_NAME:
-            return record.key
-        return suffixed(record.key, f"{record.path}\0{record.type}\0{record.native // FILES_PER_NAME}", marks.KEY_RULE)
-
-    def _file_name(self, record: AttributeRecord, path: str, micros: int) -> str:
-        name = posixpath.basename(path)
-        extension = posixpath.splitext(name)[1]
-        extension = extension if _EXTENSION.fullmatch(extension) else ""
+    def _names(self, record: AttributeRecord, row: FileRow) -> tuple[str, str]:
+        """The log name that a file goes under, and its own name there."""
+        log_name = record.key
         if record.type == "file_series":
-            return f"step_{'none' if micros == NO_VALUE else step_text(micros)}{extension}"
-        if self._announced[record.path, record.type] > 1:
-            return target_key(name, marks.FILE_RULE)
-        own = target_key(record.key.rpartition("/")[2], marks.FILE_RULE)
-        return own if own.lower().endswith(extension.lower()) else own + extension
+            name = row.series_name
+        elif row.member is not None:
+            folder, _, name = row.member.rpartition("/")
+            log_name = self._below(record, folder) if folder else log_name
+            name = target_key(name, marks.FILE_RULE)
+        elif self._announced[record.path, record.type] > 1:
+            name = target_key(posixpath.basename(row.path), marks.FILE_RULE)
+        else:
+            name = with_extension(target_key(record.key.rpartition("/")[2], marks.FILE_RULE), row.extension)
+        number, self._counts[log_name] = self._counts[log_name] // FILES_PER_NAME, self._counts[log_name] + 1
+        if number:
+            log_name = suffixed(log_name, f"{log_name}\0{number}", marks.KEY_RULE)
+        return log_name, name
+
+    def _below(self, record: AttributeRecord, folder: str) -> str:
+        """The log name of a folder in a set of files: Pluto knows one kind of thing by a name."""
+        log_name = f"{record.key}/{target_key(folder, marks.KEY_RULE)}"
+        if log_name in self._keys or len(log_name) > marks.KEY_RULE.length:
+            return suffixed(log_name, f"{record.path}\0{record.type}\0{folder}", marks.KEY_RULE)
+        return log_name

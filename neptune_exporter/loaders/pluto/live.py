@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from neptune_exporter.errors import StartAgainError
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.keys import target_key
 from neptune_exporter.loaders.live_marks import ENDED, live_marker
 from neptune_exporter.loaders.loader import RunFiles, RunToLoad
@@ -31,7 +32,6 @@ from neptune_exporter.loaders.pluto.lines import Bodies, console_lines, data_lin
 from neptune_exporter.loaders.pluto.places import (
     CONSOLE,
     DATA_TYPES,
-    FILE_TYPES,
     TAG_SETS,
     place_of,
     shown_steps,

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neptune_exporter.loaders.attachments import AttributeRecord, Place
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.keys import target_keys
 from neptune_exporter.loaders.pluto.config import LARGEST_INT
 from neptune_exporter.loaders.pluto.marks import CONFIG_RULE, KEY_RULE, SERIES_TEXT_LENGTH
 from neptune_exporter.loaders.pluto.points import LAST_MS
 from neptune_exporter.model import MICRO, NO_VALUE, Int64s, step_micros, time_millis
 
-FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
 TAG_SETS = frozenset({"sys/tags", "sys/group_tags"})
 CONSOLE = {"stdout": "INFO", "stderr": "ERROR"}
 DATA_TYPES = {"string_series": "string-series", "histogram_series": "HISTOGRAM"}

@@ -9,7 +9,6 @@ attachment is all there is. It is read twice, from beginning to end: for what mu
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
@@ -22,17 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.attachments import (
     DATA,
     FILES,
     FOLDER,
-    MANIFEST,
     AttributeRecord,
-    Manifest,
     artifacts_of,
     file_sha256,
 )
+from neptune_exporter.loaders.beside import Beside
 from neptune_exporter.loaders.loader import TargetRun
 from neptune_exporter.loaders.pluto import marks
 from neptune_exporter.loaders.pluto.api import OpenRun, Pluto, millis
@@ -66,10 +63,11 @@ class _Reader:
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._listed: tuple[str, dict[str, str]] = "", {}
-        self.manifest = self._read_manifest()
+        beside = Beside(f"Pluto run of {ref}", self._fetch, str(self._config.get(marks.MANIFEST, "")))
+        self.manifest = beside.manifest
         self._records = {(record.path, record.type): record for record in self.manifest.attributes}
-        self._data = self._beside(DATA) if DATA in self.manifest.files else None
-        self._artifacts = artifacts_of(self._beside(FILES)) if FILES in self.manifest.files else {}
+        self._data, files = beside.file(DATA), beside.file(FILES)
+        self._artifacts = artifacts_of(files) if files is not None else {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, and after them what Pluto has and we did not write."""
@@ -93,28 +91,11 @@ class _Reader:
 
     # --- what travels beside the run
 
-    def _read_manifest(self) -> Manifest:
-        data = self._fetch(MANIFEST).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._config.get(marks.MANIFEST):
-            raise TargetError(f"{FOLDER}/{MANIFEST} of {self._ref} was changed after the run was loaded.")
-        return Manifest.from_bytes(data)
-
-    def _beside(self, name: str) -> Path:
-        """A file of the folder `neptune/`, checked against the manifest."""
-        path = self._fetch(name)
-        if file_sha256(path) != self.manifest.files[name]:
-            raise TargetError(f"{FOLDER}/{name} of {self._ref} was changed after the run was loaded.")
-        return path
-
-    def _fetch(self, name: str) -> Path:
+    def _fetch(self, name: str) -> Path | None:
         if self._listed[0] != FOLDER:
             self._listed = FOLDER, self._api.listed_files(self._run, FOLDER)
         url, target = self._listed[1].get(name), self._folder / name
-        if not url or not self._api.files.download(url, target):
-            raise TargetError(
-                f"The Pluto run of {self._ref} has no file {FOLDER}/{name}.", "Load the run again, or restore it."
-            )
-        return target
+        return target if url and self._api.files.download(url, target) else None
 
     def _attached_series(self) -> Iterator[tuple[AttributeRecord, pa.RecordBatch]]:
         if self._data is None:

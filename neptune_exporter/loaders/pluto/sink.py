@@ -71,7 +71,8 @@ class RunSink:
         self._numbers = {name: number for number, name in enumerate(self._by_name)}
         self._is_metric = np.array([record.place == "metric" for record in self._records], np.bool_)
         self._metrics, self._series, self._singles = Metrics(self._records, to), Series(to), Singles(to)
-        self._files = Files(to, {(a.path, a.type): a.rows for a in run.attributes})
+        announced = {(a.path, a.type): a.rows for a in run.attributes}
+        self._files = Files(to, announced, {record.key for record in self._records})
         self._opened = self._complete = False
 
     def write(self, batch: pa.RecordBatch) -> None:
