@@ -68,6 +68,12 @@ class PlaceOptions:
     )
 
     @property
+    def shown(self) -> str:
+        """The options for the next command, as short as will do."""
+        files = f" --files-path {self.files_path}" if "://" in self.files_path else ""
+        return f"--data-path {self.data_path}{files}"
+
+    @property
     def staging(self) -> Any:
         """The staging area there."""
         from neptune_exporter.storage.objects.path import forget_lists

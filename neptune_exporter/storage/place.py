@@ -49,5 +49,5 @@ def check_places(data: Place, files: Place) -> None:
     if isinstance(data, Path) != isinstance(files, Path):
         raise UsageError(
             f"--data-path {data} and --files-path {files} are of different kinds.",
-            "Put both on disk, or both on an object store: a run is committed in one way or the other.",
+            "Name both, either folders or addresses: a run is committed in one way or the other.",
         )

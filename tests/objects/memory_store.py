@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from neptune_exporter.errors import StagingError
 
-Mode = Literal["none", "error", "unanswered", "down", "death", "late death"]
+# Once an error; done, but nobody is told; that, and the next one fails; all fail from now on; dead before it, or after.
+Mode = Literal["none", "error", "unanswered", "hiccup", "down", "death", "late death"]
 CHANGES = {"put", "create", "delete", "abandon"}
 
 
@@ -54,6 +55,8 @@ class MemoryStore:
         failure = StagingError(f"Cannot {name} {key}: S3 answered 503 SlowDown.", "Run the same command again.")
         if self._mode == "none":
             return None
+        if self._mode == "hiccup" and len(self.log) == self._at + 1:
+            raise failure
         if (self._mode == "error" and turn) or (self._mode == "down" and (turn or over)):
             raise failure
         if (self._mode == "death" and (turn or over)) or (self._mode == "late death" and over):

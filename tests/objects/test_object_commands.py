@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from collect3 import PROJECT as COLLECTED
 from collect3 import put, serving, system_rows
-from contracts.rows import assert_same, curve, everything, rows_on_disk, single
+from contracts.rows import assert_same, curve, everything, rows_on_disk, single, write_run
 from servers.neptune2 import Neptune2Server
 from truth import PROJECT, Truth, log_everything
 
 from neptune_exporter import demo_runs
 from neptune_exporter.model import RunRef
+from neptune_exporter.storage.objects import path as object_path
+from neptune_exporter.storage.objects.filesystem import FilesystemStore
+from neptune_exporter.storage.objects.path import forget_lists
+from neptune_exporter.storage.place import parse_place
 from neptune_exporter.storage.staging import Staging
 
 MODELS = "team/models"
@@ -184,3 +189,90 @@ def log_model(server: Neptune2Server, folder: Path) -> None:
         version["model/weights"].upload(str(folder / "weights.bin"), wait=True)
         version["metrics/accuracy"].extend([0.25, 0.5])
         version.change_stage("production")
+
+
+def requests(bucket, since: int) -> Counter[str]:
+    """What was asked of the server, told apart by what it was about."""
+    kinds = {"claim": ".claim", "manifest": ".json", "index": "/_manifest/", "part": "_part_", "file": "/files/"}
+    found: Counter[str] = Counter()
+    for method, path in bucket.server.log[since:]:
+        about = next((name for name, text in kinds.items() if text in path.partition("?")[0]), "list")
+        found[f"{method} {about}"] += 1
+    return found
+
+
+def test_few_requests(bucket, call, tmp_path):
+    """No object is asked for by itself; all runs of a project are listed at once."""
+    refs = [RunRef("team/few", f"run-{number}") for number in range(5)]
+    write_run(bucket.staging, refs[0], [single("n", 0)])
+    for ref in refs[1:]:
+        begin = len(bucket.server.log)
+        write_run(bucket.staging, ref, [*curve("loss", 10), single("model", b"weights")])
+        assert requests(bucket, begin) == {
+            "PUT claim": 1,
+            "PUT file": 1,
+            "PUT part": 1,
+            "PUT index": 1,
+            "PUT manifest": 1,
+            "GET list": 1,
+            "POST list": 1,  # the run's manifests after the claim; the claim's end
+            "GET manifest": 1,  # what write_run gives back
+        } | ({"GET manifest": 2} if ref == refs[1] else {})  # area.json, once
+    forget_lists()
+    begin = len(bucket.server.log)
+    assert call("summary", *bucket.places).code == 0
+    assert requests(bucket, begin) == {"GET list": 1, "GET manifest": len(refs) + 1}
+    begin = len(bucket.server.log)
+    assert call("verify", *bucket.places).code == 0
+    asked = requests(bucket, begin)
+    assert asked["GET list"] == 1 + len(refs) - 1  # the files of a run at once
+    assert (asked["GET part"], asked["GET index"], asked["GET file"]) == (len(refs), len(refs), 0)
+    begin = len(bucket.server.log)
+    assert call("verify", "--read-data", *bucket.places).code == 0
+    assert requests(bucket, begin)["GET file"] == len(refs) - 1
+    assert not [method for method, _ in bucket.server.log if method == "HEAD"]
+
+
+def test_who_may_only_read_reads(bucket, call, tmp_path):
+    """Also what a command has left that died right after its commit; to tidy that up is for those who may."""
+    ref = RunRef("team/read", "run-1")
+    write_run(bucket.staging, ref, [*curve("loss", 10), single("model", b"old")])
+    old = bucket.content()
+    write_run(bucket.staging, ref, [*curve("loss", 11), single("model", b"new")])
+    for key, data in old.items():
+        bucket.s3.put_object(Bucket=bucket.name, Key=key, Body=data)
+    bucket.server.fault = lambda _n, request: (403, "AccessDenied", "no") if request[0] in ("PUT", "POST") else None
+    assert call("summary", *bucket.places).code == 0
+    assert call("verify", "--read-data", *bucket.places).code == 0
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert call("load", "--mlflow-tracking-uri", uri, *bucket.places, "--dry-run").code == 0
+    bucket.server.fault = lambda _n, _request: None
+    assert set(old) - {key for key in old if key.endswith("area.json")} < set(bucket.content())
+    assert call("verify", "--read-data", *bucket.places).code == 0
+    assert_same([*curve("loss", 11), single("model", b"new")], rows_on_disk(download(bucket, tmp_path), ref))
+    assert not [key for key in bucket.content() if ".g1" in key]
+
+
+def test_through_fsspec(monkeypatch, tmp_path):
+    """As gs:// and abfs:// are reached; fsspec's memory in place of the services."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    store = FilesystemStore(memory, "memory", "through-fsspec")
+    monkeypatch.setattr(object_path, "connect", lambda *_: store)
+    forget_lists()
+    area = Staging(parse_place("gs://bucket/data"), parse_place("gs://bucket/files"))
+    ref = RunRef("team/fsspec", "run-1")
+    write_run(area, ref, [*curve("loss", 10), single("model", b"old")])
+    rows = [*curve("loss", 5000), *everything()]
+    write_run(area, ref, rows)
+    for path in memory.find("/through-fsspec"):
+        file = tmp_path / path.removeprefix("/through-fsspec/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(memory.cat_file(path))
+    assert_same(rows, rows_on_disk(Staging(tmp_path / "data", tmp_path / "files"), ref))
+    run = area.run(ref)
+    assert sum(batch.num_rows for batch in run.read()) == len(rows)
+    for path, entry in run.file_entries().items():
+        assert run.files.hash_content(path) == entry.sha256
+    forget_lists()

@@ -104,11 +104,11 @@ def check_all(bucket, logged: Path, call) -> None:
 @pytest.mark.parametrize(
     "fatal",
     [
-        pytest.param(Signal(signal.SIGKILL, ".claim", done=True), id="claimed"),
+        pytest.param(Signal(signal.SIGKILL, ".claim", done=True), id="claimed", marks=pytest.mark.soak),
         pytest.param(Signal(signal.SIGKILL, "_part_0."), id="part"),
-        pytest.param(Signal(signal.SIGKILL, ".g1.json"), id="manifest"),
+        pytest.param(Signal(signal.SIGKILL, ".g1.json"), id="manifest", marks=pytest.mark.soak),
         pytest.param(Signal(signal.SIGKILL, ".g1.json", done=True), id="committed"),
-        pytest.param(Signal(signal.SIGKILL, "delete", method="POST"), id="cleanup"),
+        pytest.param(Signal(signal.SIGKILL, "delete", method="POST"), id="cleanup", marks=pytest.mark.soak),
     ],
 )
 def test_a_killed_export_goes_on(fatal, bucket, logged, call):
@@ -258,13 +258,14 @@ def test_what_is_refused_is_one_line_and_no_run(bucket, logged, call, fault, sai
             assert result.err.splitlines()[0] == lines[0]
 
 
+@pytest.mark.soak  # waits between its attempts
 def test_every_seventh_request_is_too_much_for_the_server(bucket, logged, call):
     bucket.server.fault = lambda n, _request: (503, "SlowDown", "Reduce your request rate.") if n % 7 == 0 else None
     assert call(*command(logged, bucket)).code == 0
     check_all(bucket, logged, call)
 
 
-@pytest.mark.parametrize("number", [3, 11, 19, 27])
+@pytest.mark.parametrize("number", [11, *(pytest.param(n, marks=pytest.mark.soak) for n in (3, 19, 27))])
 def test_a_server_that_goes_away(bucket, logged, call, monkeypatch, number):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     begin = len(bucket.server.log)

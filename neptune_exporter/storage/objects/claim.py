@@ -59,6 +59,7 @@ class GenerationClaim:
         self.token = uuid.uuid4().hex
         self.number = 0
         self.took_over = False
+        self._left = False
         self.standing: Standing
 
     def __enter__(self) -> Self:
@@ -86,6 +87,11 @@ class GenerationClaim:
     def _path(self) -> Any:
         return self._folder.data / MANIFESTS / f"{self._stem}.g{self.number}.claim"
 
+    def leave(self) -> None:
+        """Lets the claim lie: the next one finds it dead, and removes what could not be removed now."""
+        held.drop(self.token)
+        self._left = True
+
     def check(self) -> None:
         """Raises `ClaimedError` if another command has taken over."""
         if self._folder.standing(self._stem, anew=True).last >= self.number:
@@ -111,6 +117,8 @@ class GenerationClaim:
 
     def _release(self) -> None:
         held.drop(self.token)
+        if self._left:
+            return
         with contextlib.suppress(OSError, ExporterError):
             (self._folder.data / MANIFESTS).remove([self._path.name])
 

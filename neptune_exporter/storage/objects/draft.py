@@ -19,6 +19,7 @@ from neptune_exporter.storage.files import FileWriter
 from neptune_exporter.storage.manifest import MANIFESTS, Manifest, json_bytes
 from neptune_exporter.storage.objects.claim import GenerationClaim, taken_over
 from neptune_exporter.storage.objects.files import ObjectFileWriter
+from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.objects.uploads import Uploads
 from neptune_exporter.storage.run import StagedRun
 
@@ -127,11 +128,13 @@ class ObjectDraft:
 
     def abort(self) -> None:
         """See `Draft`."""
-        with suppress(ExporterError, OSError):
-            self._uploads.stop()
+        self._uploads.stop()
+        try:
             if not self._tried or self._folder.void(self._stem, self.generation):
                 for place, begun in self._uploads.begun.items():
                     place.remove(begun)
+        except (ExporterError, OSError):
+            self._claim.leave()
         with suppress(ExporterError, OSError):
             self._cleanup.close()
 
@@ -164,8 +167,8 @@ class ObjectDraft:
             files = set(self._base.file_paths())
         run_files = f"{folder.run_folder(self._stem)}/"
         parts = folder.data.below(f"{self._stem}_part_")
-        folder.data.store.abandon((folder.data / f"{self._stem}_part_").key)
-        folder.files.store.abandon((folder.files / run_files).key)
+        self._abandon(folder.data / f"{self._stem}_part_")
+        self._abandon(folder.files / run_files)
         folder.data.remove([name for name in parts if name not in named and names.parse_part(name) is None])
         beside = [name for name in folder.beside(self._stem) if name not in named]
         own = f".g{self.generation}.claim"
@@ -173,6 +176,13 @@ class ObjectDraft:
             [name for name in beside if not name.endswith(".json") and not name.endswith(own)]
         )
         folder.files.remove([name for name in folder.files.below(run_files) if name not in files])
+
+    def _abandon(self, start: ObjectPath) -> None:
+        """Ends uploads that the dead have begun; they count for nothing, and to list them takes a permission more."""
+        try:
+            start.store.abandon(start.key)
+        except ExporterError as error:
+            logger.info("%s: unfinished uploads stay: %s", self._ref, error)
 
     def _remove_old(self, manifest: Manifest) -> None:
         """The new generation counts; whoever comes next does what fails here."""
