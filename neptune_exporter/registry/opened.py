@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from neptune_exporter.errors import UsageError
@@ -93,13 +92,13 @@ def open_model_version(
         project: the Neptune project, `workspace/name`.
         model: MLflow: the id of the Neptune model that a new version belongs to.
         backend: `mlflow`, where `load-models` has brought it; `s3`, the folder that `TrackedModelVersion` has
-            filled; `staging`, what `export-models` has written, which can only be read.
+            filled; `staging`, what `export-models` has written: an archive, whose uploads raise `UsageError`.
         mode: `read-only` refuses uploads; what else Neptune's client understands is ignored.
         api_token: ignored: there for code that was written for Neptune's client.
         tracking_uri: MLflow: where it is, by default MLFLOW_TRACKING_URI.
         registered_model: MLflow: the registered model, where the version is in several.
-        data_path: staging: the folder of the Parquet parts.
-        files_path: staging: the folder of the files.
+        data_path: staging: the folder of the Parquet parts, or an address such as `s3://bucket/prefix`.
+        files_path: staging: the folder of the files, likewise.
         settings: fields of `TrackingLibraryBackendSettings`: for S3 the bucket, prefix and endpoint.
 
     Returns:
@@ -129,6 +128,7 @@ def open_model_version(
         return S3ModelVersion(project, with_id, known, read_only=read_only)
     if backend == "staging":
         from neptune_exporter.registry.staged import StagedModelVersion
+        from neptune_exporter.storage.place import parse_place
 
-        return StagedModelVersion(project, with_id, known, Path(data_path), Path(files_path))
+        return StagedModelVersion(project, with_id, known, parse_place(str(data_path)), parse_place(str(files_path)))
     raise UsageError(f"There is no backend {backend!r}.", "Use mlflow, s3 or staging.")

@@ -7,20 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from neptune_exporter.errors import DamagedDataError, SourceError
+from neptune_exporter.errors import DamagedDataError, SourceError, UsageError
 from neptune_exporter.model import RunRef
 from neptune_exporter.registry.archived import FILE_TYPES, ArchivedFile, copy, stored_files
 from neptune_exporter.registry.opened import OpenedModelVersion
 from neptune_exporter.registry.parallel import OnBytes
 from neptune_exporter.registry.s3 import file_sha256
 from neptune_exporter.registry.settings import TrackingLibraryBackendSettings
-from neptune_exporter.registry.transfer import Stored
+from neptune_exporter.registry.transfer import Receiver, Stored, Uploads
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import Staging
 
 
-class StagedModelVersion(OpenedModelVersion):
-    """The files of a staged model version. A staging area is an archive: it takes no uploads.
+class StagedModelVersion(OpenedModelVersion, Uploads):
+    """The files of a staged model version. A staging area is an archive, proven against its source: uploads raise.
 
     Raises:
         SourceError: the staging area does not hold it.
@@ -31,8 +32,8 @@ class StagedModelVersion(OpenedModelVersion):
         project: str,
         version: str,
         settings: TrackingLibraryBackendSettings,
-        data_path: Path,
-        files_path: Path,
+        data_path: Place,
+        files_path: Place,
     ) -> None:
         super().__init__(project, version, settings)
         run = Staging(data_path, files_path).run(RunRef(project, version, "model_version"))
@@ -43,6 +44,12 @@ class StagedModelVersion(OpenedModelVersion):
             )
         self._run: StagedRun = run
         self._files: list[Stored] | None = None
+
+    def _receiver(self, use_s3: bool | None) -> Receiver:
+        raise UsageError(
+            "A staging area is an archive of what Neptune held: it takes no uploads.",
+            "Open the model version with backend='mlflow' (after load-models) or backend='s3', and upload there.",
+        )
 
     def _stored(self, attribute: str) -> list[Stored]:
         if self._files is None:

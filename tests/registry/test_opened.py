@@ -198,6 +198,16 @@ def test_damage_is_noticed(places):
     assert not (places / "down").exists()
 
 
-def test_a_staging_area_takes_no_uploads(places):
+def test_a_staging_area_takes_no_uploads_and_says_where_to(places):
     staged = open_model_version("DEMO-MOD-1", project=PROJECT, backend="staging")
-    assert not hasattr(staged, "upload_config_to_model_version")
+    before = tree(places / "exports")
+    uploads = [
+        lambda: staged.upload_config_to_model_version(CONFIG, "new/config"),
+        lambda: staged.upload_file_to_model_version("new/file", places / "up" / "weights.bin", use_s3=True),
+        lambda: staged.upload_directory_to_model_version(places / "up", "new/files"),
+    ]
+    for upload in uploads:
+        with pytest.raises(UsageError, match="it takes no uploads") as error:
+            upload()
+        assert "backend='mlflow'" in error.value.hint
+    assert tree(places / "exports") == before
