@@ -17,17 +17,11 @@ from neptune_exporter.errors import AccessError, MissingExtraError, SourceError,
 from neptune_exporter.registry.local_files import is_text
 from neptune_exporter.registry.parallel import OnBytes
 from neptune_exporter.registry.settings import ENVIRONMENT, TrackingLibraryBackendSettings
+from neptune_exporter.s3_answers import answer_of
 
 KEY_BYTES = 1024  # the longest key of S3, in UTF-8
 SHA256 = "neptune-exporter-sha256"
 _MEGABYTE = 1 << 20
-_REFUSED = {
-    *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403"),
-    *("AllAccessDisabled", "AccountProblem", "Forbidden", "401"),
-}
-_NO_BUCKET = {"NoSuchBucket"}
-_NO_KEY = {"NoSuchKey", "NoSuchVersion"}
-_CHANGED = {"PreconditionFailed", "412"}
 _CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
 
 
@@ -231,32 +225,21 @@ def _explained(location: str, endpoint: str | None, missing: str = "NoSuchKey") 
 
 
 def _our_error(error: BaseException, location: str, endpoint: str | None, missing: str) -> Exception:
-    from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError, ProfileNotFound
-
-    inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, ClientError):
-        inner = inner.__cause__ or inner.__context__
-    if isinstance(inner, ClientError):
-        return _answer(inner, location, missing)
-    if isinstance(error, (NoCredentialsError, CredentialRetrievalError, ProfileNotFound)):
-        return AccessError(f"There are no credentials for S3: {error}.", _CREDENTIALS)
-    where = endpoint or "Amazon S3"
-    return SourceError(
-        f"{location or 'S3'} cannot be reached at {where}: {error}.", "Check the endpoint and the region."
-    )
-
-
-def _answer(error: Any, location: str, missing: str) -> Exception:
-    said = error.response.get("Error", {})
-    code, message = str(said.get("Code", "")), str(said.get("Message", ""))
-    code = missing if code in ("404", "NotFound") else code
+    answer = answer_of(error, missing)
     bucket = location.removeprefix("s3://").partition("/")[0]
-    if code in _REFUSED:
-        return AccessError(f"S3 refuses our credentials for {location}: {code} {message}".rstrip(), _CREDENTIALS)
-    if code in _NO_BUCKET:
+    if answer.meaning == "refused":
+        return AccessError(f"S3 refuses our credentials for {location}: {answer.text}", _CREDENTIALS)
+    if answer.meaning == "no credentials":
+        return AccessError(f"There are no credentials for S3: {answer.message}.", _CREDENTIALS)
+    if answer.meaning == "no bucket":
         return SourceError(f"There is no bucket {bucket}.", f"Make it, or set {ENVIRONMENT}S3_BACKEND_BUCKET.")
-    if code in _NO_KEY:
+    if answer.meaning == "no key":
         return MissingObjectError(f"{location} does not exist.", "Was it deleted, or is it in another bucket?")
-    if code in _CHANGED:
+    if answer.meaning == "changed":
         return SourceError(f"{location} was changed while it was read.", "Try again.")
-    return SourceError(f"{location}: S3 answered {code} {message}".rstrip())
+    if answer.meaning == "unreachable":
+        where = endpoint or "Amazon S3"
+        return SourceError(
+            f"{location or 'S3'} cannot be reached at {where}: {answer.message}.", "Check the endpoint and the region."
+        )
+    return SourceError(f"{location}: S3 answered {answer.text}")
