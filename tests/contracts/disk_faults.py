@@ -182,3 +182,17 @@ def in_child(work: Callable[[], None]) -> int:
     if os.WIFSIGNALED(status):
         injected("signal")
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def run_broken(command: Callable[[], int], folder: Path, mode: Mode, number: int) -> None:
+    """Runs a command of which one change below a folder is broken: it ends with an error code, or dies."""
+
+    def work() -> None:
+        with Faults(folder, mode, number).active():
+            code = command()
+        assert code in (1, 3), code
+
+    if mode == "kill":
+        assert in_child(work) == signal.SIGKILL
+    else:
+        work()
