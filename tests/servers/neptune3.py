@@ -394,4 +394,5 @@ def _lookup(run: Run) -> Callable[[str, str | None, str | None], Any]:
 
 
 def _attribute(run: Run, name: str, kind: str) -> Any:
-    return attribute_dto(name, kind, run.last(name) if kind in SERIES else run.visible()[name].value)
+    own = run.attributes.get(name)
+    return attribute_dto(name, kind, run.last(name) if kind in SERIES else (own or run.visible()[name]).value)
