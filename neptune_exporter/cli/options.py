@@ -66,6 +66,12 @@ class PlaceOptions:
     files_path: str = option(
         "./exports/files", "Folder of the files, or s3://BUCKET/PREFIX.", metavar="DIR", flag="-f/--files-path"
     )
+    store_endpoint: str = option(
+        "",
+        "Server of an s3:// staging area, if it is not the one that the AWS configuration names.",
+        metavar="URL",
+        env="NEPTUNE_EXPORTER_STORE_ENDPOINT",
+    )
 
     @property
     def shown(self) -> str:
@@ -81,7 +87,8 @@ class PlaceOptions:
         from neptune_exporter.storage.staging import Staging
 
         forget_lists()
-        return Staging(parse_place(self.data_path), parse_place(self.files_path))
+        places = (parse_place(path, self.store_endpoint) for path in (self.data_path, self.files_path))
+        return Staging(*places)
 
 
 @dataclass(frozen=True)

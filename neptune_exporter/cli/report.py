@@ -216,7 +216,7 @@ def _place_of_models(place: PlaceOptions) -> PlaceOptions:
     context = click.get_current_context()
     given = {
         name: getattr(place, name)
-        for name in ("data_path", "files_path")
+        for name in ("data_path", "files_path", "store_endpoint")
         if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
     }
     return ModelPlaceOptions(**given)

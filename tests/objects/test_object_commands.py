@@ -17,6 +17,7 @@ from servers.neptune2 import Neptune2Server
 from truth import PROJECT, Truth, log_everything
 
 from neptune_exporter import demo_runs
+from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.model import RunRef
 from neptune_exporter.storage.objects import path as object_path
 from neptune_exporter.storage.objects.filesystem import FilesystemStore
@@ -144,6 +145,7 @@ def test_a_server_to_s3(bucket, call, tmp_path):
     assert not [key for key, data in bucket.content().items() if ".g1" in key]
 
 
+@pytest.mark.soak  # the clients take their time
 def test_models_to_s3_and_out_of_it(bucket, call, tmp_path):
     """A model version with files: exported, loaded into MLflow's registry, verified, and opened where it lies."""
     from neptune_exporter.registry import open_model_version
@@ -276,3 +278,50 @@ def test_through_fsspec(monkeypatch, tmp_path):
     for path, entry in run.file_entries().items():
         assert run.files.hash_content(path) == entry.sha256
     forget_lists()
+
+
+def test_damage_is_named(bucket, call):
+    """A part that is cut, one that is gone, a file that was changed: found by verify, and never read as it is."""
+    refs = {name: RunRef("team/damage", name) for name in ("cut", "gone", "changed", "whole")}
+    for ref in refs.values():
+        write_run(bucket.staging, ref, [*curve("loss", 50), single("model", b"weights")])
+    keys = {name: next(k for k in bucket.content() if f"/{name}-" in k and "_part_0" in k) for name in refs}
+    part = bucket.content()[keys["cut"]]
+    bucket.s3.put_object(Bucket=bucket.name, Key=keys["cut"], Body=part[: len(part) // 2])
+    bucket.s3.delete_object(Bucket=bucket.name, Key=keys["gone"])
+    file = next(key for key in bucket.content("exports/files/") if "/changed-" in key)
+    bucket.s3.put_object(Bucket=bucket.name, Key=file, Body=b"Weights")
+
+    result = call("verify", "--read-data", "--json", *bucket.places)
+    assert result.code == 4
+    found = {(f["run"], f["kind"]) for f in json.loads(result.out)["findings"]}
+    assert {("cut", "part"), ("gone", "part"), ("changed", "file")} <= found
+    assert "whole" not in {run for run, _ in found}
+    result = call("summary", *bucket.places)
+    assert result.code == 3
+    assert f"{keys['gone']} is missing" in result.out + result.err
+    staged = {name: bucket.staging.run(ref) for name, ref in refs.items()}
+    assert sum(batch.num_rows for batch in staged["whole"].read()) == 51
+    with pytest.raises(DamagedDataError, match=r"cannot be read|is not what the manifest says"):
+        list(staged["cut"].read())
+    with pytest.raises(DamagedDataError, match="is missing"):
+        list(staged["gone"].read())
+    with pytest.raises(DamagedDataError, match="is not what the manifest says"):
+        staged["changed"].files.local(staged["changed"].file_paths()[0])
+
+
+def test_the_server_may_be_named(bucket, call, monkeypatch, tmp_path):
+    """For the staging area alone: what else speaks S3 has its own."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    forget_lists()
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    ref = RunRef("team/server", "run-1")
+    places = [parse_place(place, bucket.server.address) for place in (bucket.data, bucket.files)]
+    write_run(Staging(*places), ref, curve("loss", 3))
+    assert call("summary", "--store-endpoint", bucket.server.address, *bucket.places).code == 0
+    monkeypatch.setenv("NEPTUNE_EXPORTER_STORE_ENDPOINT", bucket.server.address)
+    assert call("verify", "--read-data", *bucket.places).code == 0
+    result = call("summary", "--store-endpoint", "http://127.0.0.1:9", *bucket.places)
+    assert result.code == 1
+    assert result.err.startswith(f"Error: Cannot list {bucket.data}/: Could not connect")
+    assert "Is the endpoint right" in result.err

@@ -29,7 +29,7 @@ from neptune_scale import Run
 from neptune_scale.types import File
 with Run(project="team/big", run_id="big", mode="offline", log_directory=sys.argv[1],
          enable_console_log_capture=False, source_tracking_config=None) as run:
-    run.assign_files({"model": File(os.urandom(40 << 20))})
+    run.assign_files({"model": File(os.urandom(20 << 20))})
 """
 
 
@@ -105,7 +105,7 @@ def check_all(bucket, logged: Path, call) -> None:
     "fatal",
     [
         pytest.param(Signal(signal.SIGKILL, ".claim", done=True), id="claimed", marks=pytest.mark.soak),
-        pytest.param(Signal(signal.SIGKILL, "_part_0."), id="part"),
+        pytest.param(Signal(signal.SIGKILL, "_part_0."), id="part", marks=pytest.mark.soak),
         pytest.param(Signal(signal.SIGKILL, ".g1.json"), id="manifest", marks=pytest.mark.soak),
         pytest.param(Signal(signal.SIGKILL, ".g1.json", done=True), id="committed"),
         pytest.param(Signal(signal.SIGKILL, "delete", method="POST"), id="cleanup", marks=pytest.mark.soak),
@@ -265,7 +265,8 @@ def test_every_seventh_request_is_too_much_for_the_server(bucket, logged, call):
     check_all(bucket, logged, call)
 
 
-@pytest.mark.parametrize("number", [11, *(pytest.param(n, marks=pytest.mark.soak) for n in (3, 19, 27))])
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [3, 11, 19, 27])
 def test_a_server_that_goes_away(bucket, logged, call, monkeypatch, number):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     begin = len(bucket.server.log)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -56,6 +57,7 @@ class GenerationClaim:
         self._what = what
         self._above = above
         self._renewed = time.monotonic()
+        self._lock = threading.Lock()
         self.token = uuid.uuid4().hex
         self.number = 0
         self.took_over = False
@@ -111,15 +113,16 @@ class GenerationClaim:
 
     def _renew(self) -> None:
         """Called now and then by another thread."""
-        if time.monotonic() - self._renewed >= RENEW_SECONDS:
-            self._path.put(self._content())
-            self._renewed = time.monotonic()
+        with self._lock:  # not while it is released, or it would be there again
+            if self.token in held and time.monotonic() - self._renewed >= RENEW_SECONDS:
+                self._path.put(self._content())
+                self._renewed = time.monotonic()
 
     def _release(self) -> None:
         held.drop(self.token)
         if self._left:
             return
-        with contextlib.suppress(OSError, ExporterError):
+        with contextlib.suppress(OSError, ExporterError), self._lock:
             (self._folder.data / MANIFESTS).remove([self._path.name])
 
     def _take_over(self) -> None:
