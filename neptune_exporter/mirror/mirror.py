@@ -19,6 +19,7 @@ from neptune_exporter.mirror.spool import Header, Progress
 
 logger = logging.getLogger("neptune_exporter.mirror")
 
+WORKERS = 8  # processes that feed at once: each holds the target's client, up to some 200 MB
 _DISK_SECONDS = 0.5  # of the time for closing are not for waiting for a target: our own disk is to have them
 
 
@@ -29,6 +30,7 @@ class Mirror:
         self.settings = settings
         self._recorder = Recorder(self._opened, self._tick)
         self._workers: dict[Path, Worker] = {}
+        self._waiting: dict[Path, None] = {}
         self._left_at_exit: float | None = None
         self._obstacle: str | None = None
         self._announced = False
@@ -38,7 +40,7 @@ class Mirror:
 
     def _after_fork(self) -> None:
         """The parent's processes are not ours, and its exit is not ours."""
-        self._workers = {}
+        self._workers, self._waiting = {}, {}
         self._left_at_exit = None
 
     def open(self, project: str, run_id: str, client: str, version: str, **more: str) -> RunLog:
@@ -96,7 +98,16 @@ class Mirror:
     def _opened(self, log: RunLog) -> None:
         worker = self._workers.get(log.folder)
         if self.settings.target and not self._obstacle and (worker is None or worker.done):
-            self._workers[log.folder] = Worker(self.settings, log.folder)
+            self._workers.pop(log.folder, None)
+            self._waiting[log.folder] = None
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Starts processes for runs that have none, as long as there are not too many at once."""
+        while self._waiting and sum(worker.running for worker in self._workers.values()) < WORKERS:
+            folder = next(iter(self._waiting))
+            self._waiting.pop(folder, None)  # the script's thread comes here as well
+            self._workers[folder] = Worker(self.settings, folder)
 
     def _tick(self) -> None:
         logging_to = self._recorder.open_folders
@@ -106,6 +117,7 @@ class Mirror:
                 self._recorder.warn(complaint)
             if worker.done and folder not in logging_to:
                 self._workers.pop(folder, None)
+        self._start_waiting()
 
     # --- in the script's thread, at the end
 

@@ -157,6 +157,33 @@ def _written(path, text):
     return path
 
 
+def test_many_runs_at_once_do_not_start_as_many_processes(tmp_path, monkeypatch):
+    """Those that find no room are fed as soon as others have ended."""
+    started = []
+
+    class Feeding:
+        running, done = True, False
+
+        def __init__(self, settings, folder):
+            self.folder = folder
+            started.append(self)
+
+        def look_after(self, *, logging):
+            return ""
+
+    monkeypatch.setattr(mirror_module, "Worker", Feeding)
+    mirror = mirror_module.Mirror(Settings("staging", "", tmp_path))
+    logs = [mirror.open("p", str(number), "neptune-scale", "") for number in range(2 * mirror_module.WORKERS)]
+    for log in logs:
+        mirror._opened(log)
+        mirror._tick()
+    assert len(started) == mirror_module.WORKERS
+    for feeding in started[:3]:
+        feeding.running, feeding.done = False, True
+    mirror._tick()
+    assert [feeding.folder for feeding in started] == [log.folder for log in logs[: mirror_module.WORKERS + 3]]
+
+
 def test_an_unknown_client_is_left_alone(caplog):
     from types import SimpleNamespace
 

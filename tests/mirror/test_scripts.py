@@ -18,7 +18,7 @@ def test_context_manager_under_run_with_the_seeds_own_line(script):
     """`import mlop.compat.neptune` means ours where that package is not installed."""
     path = script.folder / "context.py"
     path.write_text(CONTEXT.format(switch=THEIRS), encoding="utf-8")
-    script.command("run", "--target", "mlflow", str(path))
+    script.command("run", "--target", NOWHERE, str(path))
     script.replay()
     assert script.mlflow().points("loss") == [(0, 0.3)]
 
@@ -28,7 +28,7 @@ def test_without_neptune_only_the_target(script):
     del script.environment["NEPTUNE_MODE"], script.environment["NEPTUNE_PROJECT"]
     script.run(
         "import logging; logging.basicConfig(level=logging.INFO)\n" + BASIC.format(switch=OURS),
-        NEPTUNE_EXPORTER_TARGET="mlflow",
+        NEPTUNE_EXPORTER_TARGET=NOWHERE,
         DISABLE_NEPTUNE_LOGGING="YES",
     )
     script.replay()
@@ -59,7 +59,7 @@ def test_everything_in_one_script(script):
         "    run.log_string_series({'text': 'one\\ntwo'}, step=0.25)\n"
         "    run.add_tags(['stays', 'goes']); run.remove_tags(['goes'])\n"
         "    run.log_files({'series': b'first'}, step=1); run.log_files({'series': b'second'}, step=2)\n",
-        NEPTUNE_EXPORTER_TARGET="mlflow",
+        NEPTUNE_EXPORTER_TARGET=NOWHERE,
     )
     script.replay()
     found = script.mlflow()
@@ -99,7 +99,7 @@ def test_a_multiplier_keeps_fractional_steps(script):
         "from neptune_scale import Run\n"
         "with Run(source_tracking_config=None, enable_console_log_capture=False) as run:\n"
         "    for step in (0.1, 0.29, 0.57): run.log_metrics({'x': step}, step=step)\n",
-        NEPTUNE_EXPORTER_TARGET="mlflow",
+        NEPTUNE_EXPORTER_TARGET=NOWHERE,
         NEPTUNE_EXPORTER_STEP_MULTIPLIER="100",
     )
     script.replay()
