@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -21,32 +23,46 @@ from neptune_exporter.cli.options import (
     with_options,
     with_plugins,
 )
+from neptune_exporter.plugins import option
 from neptune_exporter.selection import Selection
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export does with what was exported before, and whom it tells what went wrong."""
+
+    overwrite: bool = option(False, "Export again what was exported before; each is replaced at once.")
+    retry_failed: bool = option(False, "Also try again what failed for good.")
+    error_report_file: str = option("", "Write every problem to this file, a JSON object a line.", metavar="FILE")
+
+
+def _by_pattern(what: str) -> Callable[[Any], Any]:
+    """The option that selects by ids."""
+    return click.option(
+        "-r",
+        "--run",
+        "--runs",
+        "run_patterns",
+        multiple=True,
+        metavar="REGEX",
+        help=f"{what} whose id matches, searched anywhere in it; repeatable.",
+    )
 
 
 @click.command()
 @run_selection
-@click.option(
-    "-r",
-    "--run",
-    "--runs",
-    "run_patterns",
-    multiple=True,
-    metavar="REGEX",
-    help="Runs whose id matches, searched anywhere in it; repeatable.",
-)
+@_by_pattern("Runs")
 @click.option(
     "--exporter",
     default="neptune3",
     show_default=True,
     metavar="NAME",
-    help="Where from: neptune3 (servers 3.x), neptune2 (servers 2.x) or offline (.neptune folders).",
+    help="Where from: neptune3 (servers 3.x: scripts import neptune_scale), neptune2 (servers 2.x: scripts import "
+    "neptune) or offline (.neptune folders of either).",
 )
 @with_plugins(plugins.EXPORTERS, "exporter", "exporter_options")
 @with_options(PlaceOptions, "place")
-@click.option("--overwrite", is_flag=True, help="Export again what was exported before; each run is replaced at once.")
-@click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
-@click.option("--error-report-file", metavar="FILE", help="Write every problem to this file, a JSON object a line.")
+@with_options(ExportOptions, "how")
 @with_options(CommonOptions, "common")
 def export(
     selected: dict[str, Any],
@@ -54,9 +70,7 @@ def export(
     exporter: str,
     exporter_options: Any,
     place: PlaceOptions,
-    overwrite: bool,
-    retry_failed: bool,
-    error_report_file: str | None,
+    how: ExportOptions,
     common: CommonOptions,
 ) -> int:
     """Bring Neptune data into a staging area on disk.
@@ -67,35 +81,22 @@ def export(
     if not selected["projects"] and exporter != "offline" and not looks_for_projects:
         selected["projects"] = tuple(filter(None, [os.environ.get("NEPTUNE_PROJECT")]))
     selection = make_selection(selected, run_patterns=run_patterns)
-    return export_and_report(
-        exporter,
-        exporter_options,
-        place,
-        selection,
-        common,
-        overwrite=overwrite,
-        retry_failed=retry_failed,
-        error_report_file=error_report_file,
-    )
+    return _export_and_report(exporter, exporter_options, place, selection, how, common)
 
 
 @click.command("export-models")
 @run_selection
+@_by_pattern("Models and versions")
 @click.option(
-    "-r",
-    "--run",
-    "--runs",
-    "run_patterns",
-    multiple=True,
-    metavar="REGEX",
-    help="Models and versions whose id matches, searched anywhere in it; repeatable.",
+    "--exporter",
+    default="neptune2",
+    show_default=True,
+    metavar="NAME",
+    help="Where from: neptune2 (servers 2.x) or offline (.neptune folders); servers 3.x have no models.",
 )
-@click.option("--exporter", default="neptune2", show_default=True, metavar="NAME", help="Where from.")
 @with_plugins(plugins.EXPORTERS, "exporter", "exporter_options", kind="model")
 @with_options(ModelPlaceOptions, "place")
-@click.option("--overwrite", is_flag=True, help="Export again what was exported before; each is replaced at once.")
-@click.option("--retry-failed", is_flag=True, help="Also try again what failed for good.")
-@click.option("--error-report-file", metavar="FILE", help="Write every problem to this file, a JSON object a line.")
+@with_options(ExportOptions, "how")
 @with_options(CommonOptions, "common")
 def export_models(
     selected: dict[str, Any],
@@ -103,9 +104,7 @@ def export_models(
     exporter: str,
     exporter_options: Any,
     place: ModelPlaceOptions,
-    overwrite: bool,
-    retry_failed: bool,
-    error_report_file: str | None,
+    how: ExportOptions,
     common: CommonOptions,
 ) -> int:
     """Bring the models and model versions of a Neptune 2.x registry into a staging area on disk.
@@ -115,28 +114,16 @@ def export_models(
     if not selected["projects"] and os.environ.get("NEPTUNE_PROJECT"):
         selected["projects"] = (os.environ["NEPTUNE_PROJECT"],)
     selection = make_selection(selected, run_patterns=run_patterns, kinds=("model", "model_version"))
-    return export_and_report(
-        exporter,
-        exporter_options,
-        place,
-        selection,
-        common,
-        overwrite=overwrite,
-        retry_failed=retry_failed,
-        error_report_file=error_report_file,
-    )
+    return _export_and_report(exporter, exporter_options, place, selection, how, common)
 
 
-def export_and_report(
+def _export_and_report(
     exporter: str,
     exporter_options: Any,
     place: PlaceOptions,
     selection: Selection,
+    how: ExportOptions,
     common: CommonOptions,
-    *,
-    overwrite: bool,
-    retry_failed: bool,
-    error_report_file: str | None = None,
 ) -> int:
     """Exports what is selected and prints what came of it. Returns the exit code."""
     from neptune_exporter.export import export as run_export
@@ -149,18 +136,18 @@ def export_and_report(
             selection,
             workers=common.worker_count,
             executor=common.executor or "threads",
-            overwrite=overwrite,
-            retry_failed=retry_failed,
+            overwrite=how.overwrite,
+            retry_failed=how.retry_failed,
             dry_run=common.dry_run,
             progress=common.progress(),
         )
-    if error_report_file:
-        console.write_problems(error_report_file, report)
+    if how.error_report_file:
+        console.write_problems(how.error_report_file, report)
     if common.json:
         console.print_json(console.report_json(report))
     else:
         done = report.count("done") + report.count("partial")
         console.print_report(
-            report, "Export", f"Next: neptune-exporter summary --data-path {place.data_path}" if done else ""
+            report, "Export", f"Next: neptune-exporter summary {place.shown}" if done else ""
         )
     return report.exit_code
