@@ -15,8 +15,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from neptune_exporter.mirror import spool
 from neptune_exporter.mirror.kept_files import FilesToKeep, FileToKeep, keep
@@ -92,8 +94,9 @@ class Recorder:
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
+        # Both may be met again by a signal handler of the script that logs in the middle of a call.
+        self._lock = threading.RLock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._items: list[_Item] = []
         self._bytes = 0
         self._idle = True
@@ -109,7 +112,7 @@ class Recorder:
     def begin(self, log: RunLog) -> None:
         """A run is about to be logged: from now on the queue is looked at all the time."""
         self.logs.add(log)
-        self._wake.set()
+        self._wake.put(None)
 
     def put(self, log: RunLog, entries: Sequence[Entry], size: int, *, always: bool = False) -> None:
         """Takes records of a run; drops and counts them if the queue is full. Never waits, never raises."""
@@ -169,7 +172,7 @@ class Recorder:
             with self._lock:
                 if not self._items and self._idle:
                     return True
-            self._wake.set()
+            self._wake.put(None)
             time.sleep(0.002)
         return False
 
@@ -179,8 +182,8 @@ class Recorder:
         while self._thread is thread:
             # A script that logs is not made to wake us: we look 20 times a second.
             busy = not self._idle or any(not log.closed for log in list(self.logs))
-            self._wake.wait(_DRAIN_SECONDS if busy else _TICK_SECONDS)
-            self._wake.clear()
+            with suppress(Empty):
+                self._wake.get(timeout=_DRAIN_SECONDS if busy else _TICK_SECONDS)
             with self._lock:
                 items, self._items = self._items, []
                 self._bytes = 0

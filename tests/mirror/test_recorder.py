@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_spool_that_cannot_be_written_costs_nothing(new_run, spool_root, tmp_p
     run.close()
     assert len(neptunes_own(tmp_path / "neptune")) == 1
     assert len([w for w in warnings(caplog) if "cannot write" in w]) == 1
+
+
+def test_a_signal_handler_that_logs_in_the_middle_of_a_call(new_run, spool_root, tmp_path):
+    """It finds the queue as the call that it interrupts has left it."""
+    run = new_run()
+    lock = run.__dict__["_neptune_exporter_log"].recorder._lock
+    with lock:
+        previous = signal.signal(signal.SIGUSR1, lambda *_: run.log_metrics({"x": 1}, step=1))
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+    run.close()
+    assert updates(spool_root) == neptunes_own(tmp_path / "neptune") != []
 
 
 def test_a_process_that_cannot_be_started_costs_the_spool_nothing(new_run, spool_root, monkeypatch, tmp_path, caplog):

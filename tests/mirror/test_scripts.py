@@ -100,9 +100,8 @@ def test_a_multiplier_keeps_fractional_steps(script):
         "with Run(source_tracking_config=None, enable_console_log_capture=False) as run:\n"
         "    for step in (0.1, 0.29, 0.57): run.log_metrics({'x': step}, step=step)\n",
         NEPTUNE_EXPORTER_TARGET=NOWHERE,
-        NEPTUNE_EXPORTER_STEP_MULTIPLIER="100",
     )
-    script.replay()
+    script.replay(NEPTUNE_EXPORTER_STEP_MULTIPLIER="100")
     assert script.mlflow().points("x") == [(10, 0.1), (29, 0.29), (57, 0.57)]
 
 
