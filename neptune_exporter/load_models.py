@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from neptune_exporter.errors import ExporterError, StagingError
@@ -188,7 +189,13 @@ def _version(run: StagedRun, values: Mapping[str, Any], loaded_as: str | None) -
         str(values.get("sys/description") or ""),
         _labels(values),
         loaded_as is not None and any(CLASS_OF_TYPE.get(a.type) == "files" and a.rows for a in run.attributes()),
+        partial(run.read, None, _is_file) if loaded_as is not None else None,
+        run.files if loaded_as is not None else None,
     )
+
+
+def _is_file(_path: str, attribute_type: str) -> bool:
+    return CLASS_OF_TYPE.get(attribute_type) == "files"
 
 
 def _labels(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -107,14 +107,14 @@ def load(**given: Any) -> int:
 
 
 @click.command("load-models")
-@how_to_load("Model or model version", "mlflow, with its model registry; or another loader")
+@how_to_load("Model or model version", "mlflow or wandb, with their model registries; or another loader")
 @with_options(ModelPlaceOptions, "place")
 @with_options(CommonOptions, "common")
 def load_models(**given: Any) -> int:
-    """Bring the models of a staging area into MLflow's model registry.
+    """Bring the models of a staging area into a model registry, MLflow's or that of Weights & Biases.
 
-    Models and versions become runs in the experiment PROJECT/models, and are registered in the order of their
-    creation. Run it again at any time, like load.
+    Models and versions become runs in the experiment or project PROJECT/models, and are registered in the order of
+    their creation. Run it again at any time, like load.
     """
     from neptune_exporter.load_models import load_models as run_load
 

@@ -51,6 +51,7 @@ class AttributeRecord:
         first: the position of the first of them there.
         end: the position after the last of them.
         sha256: of the artifact that a series became.
+        media: the key under which a file attribute is shown as image, audio or video.
     """
 
     path: str
@@ -63,6 +64,7 @@ class AttributeRecord:
     first: int = 0
     end: int = 0
     sha256: str = ""
+    media: str = ""
 
 
 @dataclass(slots=True)
@@ -147,12 +149,15 @@ class AttachmentsWriter:
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._write_group()
 
-    def add_file(self, record: AttributeRecord, path: str, artifact: str, sha256: str, size: int) -> None:
-        """Notes which artifact the file of the next row of a file attribute became."""
+    def add_file(
+        self, record: AttributeRecord, path: str, artifact: str, sha256: str, size: int, media: str = ""
+    ) -> None:
+        """Notes which artifact the file of the next row of a file attribute became, and as which file it is shown."""
         if self._files is None:
             self._files = (self.folder / FILES).open("w", encoding="utf-8")
         line = {"attribute": record.path, "type": record.type, "path": path, "artifact": artifact}
-        self._files.write(json.dumps({**line, "sha256": sha256, "bytes": size}) + "\n")
+        shown = {"media": media} if media else {}
+        self._files.write(json.dumps({**line, "sha256": sha256, "bytes": size, **shown}) + "\n")
 
     def finish(self, manifest: Manifest, extra: bytes | None) -> str:
         """Completes all files; the manifest is written last.
@@ -233,12 +238,16 @@ class AttachedRows:
 def artifacts_of(path: Path) -> dict[tuple[str, str], list[str]]:
     """The artifacts of each file attribute in `files.jsonl`, in the order of its rows."""
     found: dict[tuple[str, str], list[str]] = {}
+    for entry in file_entries(path):
+        found.setdefault((entry["attribute"], entry["type"]), []).append(entry["artifact"])
+    return found
+
+
+def file_entries(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of `files.jsonl`; none if there is no such file."""
     if path.exists():
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                entry = json.loads(line)
-                found.setdefault((entry["attribute"], entry["type"]), []).append(entry["artifact"])
-    return found
+            yield from map(json.loads, lines)
 
 
 def file_sha256(path: Path) -> str:

@@ -242,6 +242,8 @@ class VersionToRegister:
         description: `sys/description`.
         labels: `sys/tags`.
         has_files: whether it has any files.
+        rows: gives the rows of its file attributes, anew whenever it is called; None while it is not loaded.
+        files: reads these files.
     """
 
     info: RunInfo
@@ -250,6 +252,8 @@ class VersionToRegister:
     description: str = ""
     labels: tuple[str, ...] = ()
     has_files: bool = False
+    rows: Callable[[], Iterator[pa.RecordBatch]] | None = None
+    files: RunFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)

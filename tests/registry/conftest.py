@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 
 import boto3
 import pytest
+from logged_registry import Area, export_registry
 from registry_state import BUCKET, PROJECT
 from servers.neptune2 import Neptune2Server
 
@@ -77,3 +79,18 @@ def version(server, s3, s3_settings):
     made = TrackedModelVersion(model="DEMO-MOD", project=PROJECT)
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, s3_server) -> Area:
+    """3 models of 5 versions: with stages, files and directories in Neptune and in S3, series and descriptions."""
+    return export_registry(tmp_path_factory.mktemp("registry"), s3_server)
+
+
+@pytest.fixture
+def area(exported, tmp_path, monkeypatch) -> Area:
+    """A copy of the exported registry, for one test to change."""
+    for name in ("data", "files"):
+        shutil.copytree(exported.root / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return Area(tmp_path, exported.versions)

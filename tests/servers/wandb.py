@@ -19,6 +19,7 @@ from typing import Any
 
 from servers.http import HttpError, HttpServer, Reply, Request
 from servers.wandb_artifacts import Artifacts
+from servers.wandb_registry import Collections
 from servers.wandb_runs import Run, Runs
 
 ENTITY = "tester"
@@ -42,6 +43,7 @@ class WandbServer:
         self.http = HttpServer(self._answer)
         self.runs = Runs()
         self.artifacts = Artifacts(lambda: self.http.url)
+        self.collections = Collections(self.artifacts)
         self.unknown: list[str] = []
         self.keys = {API_KEY}
         self.operations: list[str] = []
@@ -98,7 +100,7 @@ class WandbServer:
         match = _OPERATION.search(query)
         name = match.group(2) if match else "?"
         handler = getattr(self, f"_op_{name}", None) or getattr(self.artifacts, f"op_{name}", None)
-        handler = handler or getattr(self.runs, f"op_{name}", None)
+        handler = handler or getattr(self.runs, f"op_{name}", None) or getattr(self.collections, f"op_{name}", None)
         with self._lock:
             self.operations.append(name)
             if handler is None:
@@ -115,6 +117,9 @@ class WandbServer:
         viewer = {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
 
+    def _op_GetDefaultEntity(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        return self._op_Viewer(v)
+
     def _op_ServerFeaturesQuery(self, _: dict[str, Any]) -> Any:  # noqa: N802
         return {"serverInfo": {"features": []}}
 
@@ -124,6 +129,9 @@ class WandbServer:
     def _op_OrgFeatureFlags(self, _: dict[str, Any]) -> Any:  # noqa: N802
         return {"organization": None}
 
+    def _op_OrganizationCoreWeaveOrganizationID(self, _: dict[str, Any]) -> Any:  # noqa: N802
+        return {"entity": {"organization": None}}
+
     def _op_CreateRunFiles(self, v: dict[str, Any]) -> Any:  # noqa: N802
         run = self.runs.of(v["entity"], v["project"], v["run"])
         files = []
@@ -132,6 +140,31 @@ class WandbServer:
             run.files[name] = token
             files.append({"name": name, "uploadUrl": f"{self.url}/upload/{token}"})
         return {"createRunFiles": {"runID": run.storage_id, "uploadHeaders": [], "files": files}}
+
+    def _op_RunFiles(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        run = self.runs.of(v["entity"], v["project"], v["name"])
+        held = {name: token for name, token in run.files.items() if token in self.artifacts.blobs}
+        wanted = v.get("fileNames") or list(held)
+        edges = [
+            {
+                "node": {
+                    "id": held[name],
+                    "name": name,
+                    "url": f"{self.url}/storage/{held[name]}",
+                    "directUrl": f"{self.url}/storage/{held[name]}",
+                    "sizeBytes": len(self.artifacts.blobs[held[name]]),
+                    "mimetype": "",
+                    "updatedAt": None,
+                    "md5": "",
+                },
+                "cursor": name,
+            }
+            for name in wanted[: v.get("fileLimit") or 50]
+            if name in held
+        ]
+        page = {"endCursor": None, "hasNextPage": False}
+        files = {"edges": edges, "pageInfo": page}
+        return {"project": {"internalId": "1", "run": {"fileCount": len(held), "files": files}}}
 
     def _op_MarkRunFilesUploaded(self, _: dict[str, Any]) -> Any:  # noqa: N802
         return {"markRunFilesUploaded": {"success": True}}

@@ -33,6 +33,10 @@ class Artifact:
     state: str = "PENDING"
     manifest: str = ""
     manifest_digest: str = ""
+    description: str = ""
+    metadata: str = "{}"
+    aliases: set[str] = field(default_factory=set)
+    wanted_aliases: set[str] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,6 +58,24 @@ class Artifacts:
         """Every artifact, oldest first."""
         return list(self._artifacts.values())
 
+    def get(self, artifact_id: str) -> Artifact:
+        """An artifact, which is there. Raises `LookupError`."""
+        return self._artifacts[artifact_id]
+
+    def url_of(self, token: str) -> str:
+        """Where something that was uploaded can be fetched."""
+        return f"{self._url()}/storage/{token}"
+
+    def of(self, entity: str, project: str, collection: str) -> list[Artifact]:
+        """The versions of a collection, deleted ones included: their numbers are never used again."""
+        return [a for a in self.all() if (a.entity, a.project, a.collection) == (entity, project, collection)]
+
+    def point(self, alias: str, artifact: Artifact) -> None:
+        """Points an alias at a version, and away from any other."""
+        for other in self.of(artifact.entity, artifact.project, artifact.collection):
+            other.aliases.discard(alias)
+        artifact.aliases.add(alias)
+
     def committed(self, run: str = "") -> list[Artifact]:
         """Those that are whole, of one run or of all."""
         return [a for a in self.all() if a.state == "COMMITTED" and run in ("", a.run)]
@@ -63,9 +85,11 @@ class Artifacts:
         return json.loads(self.blobs[artifact.manifest])["contents"]
 
     def content(self, artifact: Artifact) -> dict[str, bytes]:
-        """Every file by its path in the artifact."""
+        """Every file by its path in the artifact; references are not followed."""
         found = {}
         for path, entry in self.entries(artifact).items():
+            if entry.get("ref"):
+                continue
             blob = self.blobs[artifact.files[entry["digest"]]]
             assert base64.b64encode(hashlib.md5(blob).digest()).decode() == entry["digest"], path
             assert len(blob) == entry["size"], path
@@ -86,11 +110,7 @@ class Artifacts:
     def op_CreateArtifact(self, v: dict[str, Any]) -> Any:  # noqa: N802
         given = v["input"]
         name = given.get("artifactCollectionName") or given.get("artifactCollectionNames", [""])[0]
-        same = [
-            a
-            for a in self.all()
-            if (a.entity, a.project, a.collection) == (given["entityName"], given["projectName"], name)
-        ]
+        same = self.of(given["entityName"], given["projectName"], name)
         artifact = next((a for a in same if a.digest == given["digest"] and a.state == "COMMITTED"), None)
         if artifact is None:
             artifact = Artifact(
@@ -101,9 +121,12 @@ class Artifacts:
                 name,
                 given["artifactTypeName"],
                 given["digest"],
-                len([a for a in same if a.state == "COMMITTED"]),
+                max((a.version + 1 for a in same if a.state != "PENDING"), default=0),
+                description=given.get("description") or "",
+                metadata=given.get("metadata") or "{}",
             )
             self._artifacts[artifact.id] = artifact
+        artifact.wanted_aliases = {alias["alias"] for alias in given.get("aliases") or ()}
         created = {
             "id": artifact.id,
             "state": artifact.state,
@@ -148,10 +171,9 @@ class Artifacts:
         artifact = self._artifacts[v["artifactID"]]
         self.content(artifact)
         artifact.state = "COMMITTED"
+        for alias in {"latest", *artifact.wanted_aliases}:
+            self.point(alias, artifact)
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
-
-    def op_UpdateArtifact(self, v: dict[str, Any]) -> Any:  # noqa: N802
-        return {"updateArtifact": {"artifact": {"id": v["artifactID"]}}}
 
     def op_RunOutputArtifacts(self, v: dict[str, Any]) -> Any:  # noqa: N802
         mine = [a for a in self.all() if (a.entity, a.project, a.run) == (v["entity"], v["project"], v["run"])]

@@ -48,13 +48,29 @@ class WandbOptions:
         "calls run.log for every row, auto chooses.",
         choices=("auto", "log", "client"),
     )
+    wandb_media: bool = option(
+        False,
+        "Show images, audio and video as W&B's media, too; without it they are files of the artifact only.",
+        env="NEPTUNE_EXPORTER_WANDB_MEDIA",
+    )
+    wandb_fork: bool = option(
+        False,
+        "Make forks of Neptune forks of W&B (fork_from), where the parent is in the same project; the server must "
+        "know forks.",
+        env="NEPTUNE_EXPORTER_WANDB_FORK",
+    )
+    copy_artifacts: bool = option(
+        False,
+        "Of models: copy what Neptune only tracked in S3 into the versions, as far as the export has it; without it "
+        "they hold references.",
+    )
 
 
 plugin = Plugin(
     name="wandb",
     title="Weights & Biases, in the cloud, on a server of your own, or offline",
     options=WandbOptions,
-    factory="neptune_exporter.loaders.wandb.loader:WandbLoader",
+    factory="neptune_exporter.loaders.wandb.registry:make_loader",
     extra="wandb",
     package="wandb",
 )

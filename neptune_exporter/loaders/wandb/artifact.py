@@ -11,10 +11,6 @@
 from __future__ import annotations
 
 import json
-import os
-import posixpath
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -22,16 +18,17 @@ from typing import BinaryIO, TextIO
 import pyarrow as pa
 
 from neptune_exporter.loaders.attachments import FOLDER, AttachmentsWriter, AttributeRecord, file_sha256
+from neptune_exporter.loaders.file_names import artifact_path, file_rows
 from neptune_exporter.loaders.keys import ArtifactPaths, KeyRule, target_key
 from neptune_exporter.loaders.loader import RunToLoad
 from neptune_exporter.loaders.series_text import STRING_HEADING, string_series_lines
 from neptune_exporter.loaders.wandb.entries import Entry
+from neptune_exporter.loaders.wandb.media import MediaFolder, Shown, place_file
 from neptune_exporter.model import NO_VALUE, Series, step_micros, step_text, time_millis, utc
 
 TABLE_ROWS = 10_000
 # W&B keeps any path; only what is no path anywhere is changed.
 _PATH_RULE = KeyRule(illegal=r"[\x00-\x1f\x7f\\]", length=800, segment_bytes=200)
-_EXTENSION = re.compile(r"\.\w{1,16}", re.ASCII)
 _COLUMN_TYPES = {
     "params": {
         "type_map": {
@@ -82,19 +79,26 @@ class ArtifactFolder:
         """Takes rows of a string series."""
         self._texts[record.path, record.type].add(series.rows)
 
-    def add_files(self, record: AttributeRecord, series: Series) -> None:
-        """Takes rows of a file attribute."""
-        paths = series.values.field("path").to_pylist()
-        for path, micros in zip(paths, step_micros(series.rows.column("step")).tolist(), strict=True):
-            identity = f"{record.path}\0{record.type}\0{micros}\0{path}"
-            artifact = self._paths.take(self._wanted(record, path, None if micros == NO_VALUE else micros), identity)
+    def add_files(self, record: AttributeRecord, series: Series, media: MediaFolder | None) -> list[Shown | None]:
+        """Takes rows of a file attribute; returns how each file is shown, where it is."""
+        found: list[Shown | None] = []
+        several = self._announced[record.path, record.type] > 1
+        for row in file_rows(record, series.rows):
+            path = row.path
+            wanted = artifact_path(record, row, _PATH_RULE, several=several)
+            artifact = self._paths.take(wanted, row.identity(record))
             local = self._run.files.local(path)
             if self._keep:
-                local = _linked(local, self._folder / "kept" / str(len(self._entries)))
+                local = place_file(local, self._folder / "kept" / str(len(self._entries)))
             entry = Entry.of(artifact, local)
             self._entries.append(entry)
-            self.attachments.add_file(record, path, artifact, self._run.files.sha256(path), entry.bytes)
+            sha256 = self._run.files.sha256(path)
+            number: int | str = record.native if record.type == "file_series" else "summary"
+            shown = media.add(local, path, record.media, number, sha256) if media and record.media else None
+            found.append(shown)
+            self.attachments.add_file(record, path, artifact, sha256, entry.bytes, shown.path if shown else "")
             record.native += 1
+        return found
 
     def finish_texts(self, records: Mapping[tuple[str, str], AttributeRecord]) -> None:
         """Completes the text series."""
@@ -108,16 +112,6 @@ class ArtifactFolder:
         """Everything, once the folder `neptune/` is complete, in order of paths."""
         beside = [Entry.of(f"{FOLDER}/{path.name}", path) for path in sorted((self._folder / FOLDER).iterdir())]
         return sorted([*self._entries, *beside], key=lambda entry: entry.path)
-
-    def _wanted(self, record: AttributeRecord, path: str, micros: int | None) -> str:
-        name = posixpath.basename(path)
-        extension = posixpath.splitext(name)[1]
-        extension = extension if _EXTENSION.fullmatch(extension) else ""
-        if record.type == "file_series":
-            return f"{record.key}/step_{'none' if micros is None else step_text(micros)}{extension}"
-        if self._announced[record.path, record.type] > 1:
-            return f"{record.key}/{target_key(name, _PATH_RULE)}"
-        return record.key if record.key.lower().endswith(extension.lower()) else record.key + extension
 
 
 class TextSeries:
@@ -173,13 +167,3 @@ def _time_text(millis: int) -> str:
         return utc(millis).isoformat(timespec="milliseconds")
     except OverflowError:
         return f"{millis} ms"
-
-
-def _linked(source: Path, target: Path) -> Path:
-    """The same file at another place."""
-    target.parent.mkdir(exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
-    return target

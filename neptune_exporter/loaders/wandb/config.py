@@ -96,6 +96,11 @@ def same(held: Any, expected: Any) -> bool:
     )
 
 
+def wrapped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a config as the server has them."""
+    return {key: {"desc": None, "value": value} for key, value in values.items()}
+
+
 def identity(run: RunToLoad, generation: int, multiplier: int, plan: str) -> dict[str, Any]:
     """What identifies a run in W&B: the config entry `neptune`. Its `load` says how far the load has come."""
     info = run.info

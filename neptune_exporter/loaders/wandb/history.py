@@ -9,7 +9,7 @@ A key that comes twice at one step and time gets another row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +34,8 @@ class Points(NamedTuple):
         steps: in micro-units, `NO_VALUE` without one.
         times: in milliseconds, `NO_VALUE` without one.
         codes: of their keys.
-        values: of float series; NaN for histograms.
-        texts: of histograms as JSON; null for floats.
+        values: of float series; NaN for histograms and media.
+        texts: of histograms and media as JSON; null for floats.
     """
 
     steps: Int64s
@@ -62,6 +62,16 @@ class Points(NamedTuple):
             np.concatenate((self.values, other.values)),
             pa.concat_arrays([self.texts, other.texts]),
         )
+
+
+def in_order(parts: Sequence[Points]) -> Points:
+    """Points of several origins, each in order of (step, time, key), as one such list."""
+    together = parts[0]
+    for part in parts[1:]:
+        together = together.joined(part)
+    if len(parts) == 1:
+        return together
+    return together.where(np.lexsort((together.codes, together.times, together.steps)))
 
 
 class Rows(NamedTuple):
@@ -108,12 +118,13 @@ class RowBuilder:
 
     Args:
         multiplier: what steps are multiplied with to give `_step`.
+        first: the lowest `_step`.
     """
 
-    def __init__(self, multiplier: int) -> None:
+    def __init__(self, multiplier: int, first: int = 0) -> None:
         self._multiplier = multiplier
         self._tail: Points | None = None
-        self._next_step = 0
+        self._next_step = first
         self.count = 0
 
     def add(self, points: Points) -> Rows | None:

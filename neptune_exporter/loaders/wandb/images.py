@@ -9,6 +9,7 @@ The image of a point is its key, its step and time as floating-point numbers, an
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +20,18 @@ import pyarrow as pa
 from neptune_exporter.loaders.attachments import AttributeRecord
 from neptune_exporter.loaders.wandb import names
 from neptune_exporter.loaders.wandb.histograms import histogram_bytes, histogram_texts
-from neptune_exporter.loaders.wandb.history import code_table, points_of
-from neptune_exporter.model import MICRO, NO_VALUE, STEP_LIMIT_MICROS, Int64s, RunRef, codes_of, rows_batch
+from neptune_exporter.loaders.wandb.history import Points, code_table, points_of
+from neptune_exporter.model import (
+    MICRO,
+    NO_VALUE,
+    STEP_LIMIT_MICROS,
+    Int64s,
+    RunRef,
+    codes_of,
+    rows_batch,
+    step_micros,
+    time_millis,
+)
 
 Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
@@ -64,6 +75,34 @@ class HeldPoints(NamedTuple):
         return HeldPoints(self.codes[rows], self.steps[rows], self.seconds[rows], self.values[rows], objects)
 
 
+class Expected:
+    """Points that are expected, by their hashes, each as often as it was named.
+
+    Args:
+        parts: the hashes of all of them.
+    """
+
+    def __init__(self, parts: Sequence[Hashes]) -> None:
+        together = np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        self.hashes, self.count = np.unique(together, return_counts=True)
+        self.seen = np.zeros(len(self.hashes), np.int64)
+
+    def take(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        """Which of these points are expected; they are so no more."""
+        taken = np.zeros(len(hashes), np.bool_)
+        if not len(self.hashes):
+            return taken
+        order = np.argsort(hashes, kind="stable")
+        position = np.minimum(np.searchsorted(self.hashes, hashes[order]), len(self.hashes) - 1)
+        hit = self.hashes[position] == hashes[order]
+        # The n-th point with a hash is expected only if n of them are.
+        ordinal = np.arange(len(order)) - np.searchsorted(hashes[order], hashes[order])
+        hit &= self.seen[position] + ordinal < self.count[position]
+        np.add.at(self.seen, position[hit], 1)
+        taken[order[hit]] = True
+        return taken
+
+
 class Images:
     """The images that the attached rows have; each is expected as often as there are rows with it.
 
@@ -76,8 +115,7 @@ class Images:
         self._codes = codes
         self._start_ms = start_ms
         self._parts: list[Hashes] = []
-        self._expected: Hashes | None = None
-        self._seen = np.empty(0, np.int64)
+        self._expected: Expected | None = None
 
     def expect(self, rows: pa.RecordBatch) -> None:
         """Takes attached rows."""
@@ -86,18 +124,8 @@ class Images:
 
     def without_expected(self, points: HeldPoints) -> HeldPoints:
         """The points that are no image of an attached row."""
-        expected, count = self._table()
-        if not len(expected):
-            return points
-        hashes = points.hashes
-        order = np.argsort(hashes, kind="stable")
-        position = np.minimum(np.searchsorted(expected, hashes[order]), len(expected) - 1)
-        hit = expected[position] == hashes[order]
-        # The n-th point with an image is an image only if n rows are still expected to have it.
-        ordinal = np.arange(len(order)) - np.searchsorted(hashes[order], hashes[order])
-        hit &= self._seen[position] + ordinal < count[position]
-        np.add.at(self._seen, position[hit], 1)
-        return points.where(np.sort(order[~hit]))
+        expected = self._table()
+        return points.where(np.flatnonzero(~expected.take(points.hashes))) if len(expected.hashes) else points
 
     def found(self, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Takes the attached rows again, once all of the history was seen.
@@ -105,26 +133,24 @@ class Images:
         Returns:
             The rows of metrics that W&B holds the image of, or that never had one.
         """
-        expected, _ = self._table()
+        expected = self._table()
         mine, has_image, hashes = self._images(rows)
         keep = mine & ~has_image
         positions = np.flatnonzero(has_image)
         if len(positions):
-            where = np.searchsorted(expected, hashes)
+            where = np.searchsorted(expected.hashes, hashes)
             for row, at in zip(positions.tolist(), where.tolist(), strict=True):
-                if self._seen[at] > 0:
-                    self._seen[at] -= 1
+                if expected.seen[at] > 0:
+                    expected.seen[at] -= 1
                     keep[row] = True
         if keep.any():
             yield rows.filter(pa.array(keep))
 
-    def _table(self) -> tuple[Hashes, Int64s]:
+    def _table(self) -> Expected:
         if self._expected is None:
-            together = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint64)
-            self._expected, self._count = np.unique(together, return_counts=True)
-            self._seen = np.zeros(len(self._expected), np.int64)
+            self._expected = Expected(self._parts)
             self._parts.clear()
-        return self._expected, self._count
+        return self._expected
 
     def _images(self, rows: pa.RecordBatch) -> tuple[Any, Any, Hashes]:
         """Which rows are metrics, which of them have an image, and the hashes of these images."""
@@ -136,16 +162,22 @@ class Images:
         texts, is_point = histogram_texts(rows)
         has_image = mine & is_point
         points = points_of(rows, table, texts).where(np.flatnonzero(has_image))
-        values = points.values.copy()
-        if points.texts.null_count < len(points.texts):
-            histograms = rows.column("histogram_value").filter(pa.array(has_image))
-            for row in np.flatnonzero(np.asarray(points.texts.is_valid())).tolist():
-                one = histograms[row]
-                values[row] = _hash_as_float(histogram_bytes(one["values"].as_py(), one["edges"].as_py()))
-        steps = np.where(points.steps == NO_VALUE, np.nan, points.steps / MICRO)
-        seconds = np.where(points.times == NO_VALUE, self._start_ms, points.times) / 1000
-        held = HeldPoints(points.codes.astype(np.int64), steps, seconds, values, ())
-        return mine, has_image, held.hashes
+        return mine, has_image, hashes_of(points, self._start_ms)
+
+
+def hashes_of(points: Points, start_ms: int) -> Hashes:
+    """The hash of the image of each point.
+
+    Args:
+        points: histograms as JSON in their texts.
+        start_ms: stands in for missing times.
+    """
+    values = points.values.copy()
+    for row in np.flatnonzero(np.asarray(points.texts.is_valid())).tolist():
+        values[row], _ = _value(json.loads(points.texts[row].as_py()))
+    steps = np.where(points.steps == NO_VALUE, np.nan, points.steps / MICRO)
+    seconds = np.where(points.times == NO_VALUE, start_ms, points.times) / 1000
+    return HeldPoints(points.codes.astype(np.int64), steps, seconds, values, ()).hashes
 
 
 class RowReader:
@@ -155,10 +187,14 @@ class RowReader:
         ref: the run.
         metrics: the metrics that were loaded, by code.
         start_ms: stands in for missing times.
+        shown: the files that are shown as images, audio or video.
     """
 
-    def __init__(self, ref: RunRef, metrics: Sequence[AttributeRecord], start_ms: int) -> None:
+    def __init__(
+        self, ref: RunRef, metrics: Sequence[AttributeRecord], start_ms: int, shown: ShownFiles | None = None
+    ) -> None:
         self._ref = ref
+        self._shown = shown
         self._names = [(record.path, record.type) for record in metrics]
         self._codes = {record.key: code for code, record in enumerate(metrics)}
         self._start_ms = start_ms
@@ -173,9 +209,9 @@ class RowReader:
         for row in page:
             step, time = _number(row.get(names.STEP_KEY)), _number(row.get("_timestamp"))
             for key, value in row.items():
-                if key in _OWN_KEYS:
+                if key in _OWN_KEYS or (self._shown is not None and self._shown.take(key, step, time, value)):
                     continue
-                codes.append(self._code_of(key, value))
+                codes.append(self.code_of(key, value))
                 steps.append(step)
                 seconds.append(time)
                 number, other = _value(value)
@@ -183,6 +219,11 @@ class RowReader:
                 objects.append(other)
         if codes:
             yield HeldPoints(np.array(codes, np.int64), np.array(steps), np.array(seconds), np.array(values), objects)
+
+    @property
+    def keys(self) -> list[str]:
+        """Every key, by its code."""
+        return list(self._codes)
 
     def batches(self, points: HeldPoints) -> Iterator[pa.RecordBatch]:
         """Points as rows of Neptune's, by key."""
@@ -202,11 +243,54 @@ class RowReader:
                 values = pa.array(shown, pa.string())
             yield rows_batch(self._ref, path, kind, step_micros=micros[rows], time_ms=millis[rows], **{column: values})
 
-    def _code_of(self, key: str, value: Any) -> int:
+    def code_of(self, key: str, value: Any = None) -> int:
+        """The code of a key; one that was not known gets the next."""
         if key not in self._codes:  # somebody has added it
             self._codes[key] = len(self._names)
             self._names.append((key, "string_series" if isinstance(value, str) else "float_series"))
         return self._codes[key]
+
+
+class ShownFiles:
+    """The files of series that are shown as images, audio or video, each at its step and time.
+
+    Args:
+        start_ms: stands in for missing times.
+    """
+
+    def __init__(self, start_ms: int) -> None:
+        self._start_ms = start_ms
+        self._expected: dict[str, tuple[str, str]] = {}
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def expect(self, path: str, key: str, sha256: str) -> None:
+        """A file that was shown under a key."""
+        self._expected[path] = (key, sha256)
+
+    def take(self, key: str, step: float, seconds: float, value: Any) -> bool:
+        """Whether a value of the history is one of them; every one counts once."""
+        path = value.get("path") if isinstance(value, dict) else None
+        if path is None or path in self._seen or self._expected.get(path) != (key, value.get("sha256")):
+            return False
+        self._seen[path] = (step, seconds)
+        return True
+
+    def held(self, paths: Sequence[str], rows: pa.RecordBatch) -> Any:
+        """Which rows of a file series W&B shows where they belong; those that it was not to show are all right.
+
+        Args:
+            paths: as which file each row is shown, "" for those that are not.
+            rows: of the file series.
+        """
+        micros = step_micros(rows.column("step"))
+        steps = np.where(micros == NO_VALUE, np.nan, micros / MICRO).tolist()
+        millis = time_millis(rows.column("timestamp"))
+        seconds = (np.where(millis == NO_VALUE, self._start_ms, millis) / 1000).tolist()
+        nowhere = (float("inf"), float("inf"))
+        return [
+            not path or repr(self._seen.get(path, nowhere)) == repr((step, second))
+            for path, step, second in zip(paths, steps, seconds, strict=True)
+        ]
 
 
 def _value(value: Any) -> tuple[float, Any]:
@@ -220,6 +304,8 @@ def _value(value: Any) -> tuple[float, Any]:
             return _hash_as_float(histogram_bytes(value["values"], value["bins"])), value
         except (KeyError, TypeError, ValueError):
             return 0.0, value
+    if isinstance(value, dict) and isinstance(value.get("sha256"), str):
+        return _hash_as_float(value["sha256"].encode()), value
     return 0.0, value
 
 

@@ -14,10 +14,12 @@ import pyarrow as pa
 from neptune_exporter.errors import UsageError
 from neptune_exporter.loaders.loader import Limits, LoadOptions, RunToLoad, TargetProject, TargetRun
 from neptune_exporter.loaders.wandb import WandbOptions, config, names, sending
+from neptune_exporter.loaders.wandb.live import WandbLive
+from neptune_exporter.loaders.wandb.media import MediaFolder
 from neptune_exporter.loaders.wandb.offline import Offline
 from neptune_exporter.loaders.wandb.online import Online
 from neptune_exporter.loaders.wandb.places import Begun, Place, plan_of
-from neptune_exporter.loaders.wandb.sink import RunSink, records_of
+from neptune_exporter.loaders.wandb.sink import RunSink, history_key, records_of
 from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail
 from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import Sink
@@ -37,7 +39,7 @@ class WandbLoader:
     name = "wandb"
 
     def __init__(self, options: WandbOptions, load: LoadOptions | None = None) -> None:
-        self._load = load or LoadOptions()
+        self._load, self._media, self._fork = load or LoadOptions(), options.wandb_media, options.wandb_fork
         by_log = _by_log(options.wandb_way)
         place = Offline if options.wandb_mode == "offline" else Online
         self._place: Place = place(options, self._load, by_log=by_log)
@@ -59,12 +61,13 @@ class WandbLoader:
 
     def start(self, run: RunToLoad, step_multiplier: int) -> Sink:
         """Begins a run, or goes on where its load was interrupted. See `Loader`."""
-        begun = self._place.begin(run, plan_of(run, step_multiplier), step_multiplier)
+        plan = plan_of(run, step_multiplier, media=self._media, fork=self._fork)
+        begun = self._place.begin(run, plan, step_multiplier)
         if begun.complete:
             return _Complete(self._place, begun)
         try:
-            records = records_of(run)
-            head = self._head(run, begun, step_multiplier, [r.key for r in records.values() if r.place == "metric"])
+            records = records_of(run, media=self._media)
+            head = self._head(run, begun, step_multiplier, list(filter(None, map(history_key, records.values()))))
             return RunSink(
                 run,
                 records,
@@ -74,6 +77,7 @@ class WandbLoader:
                 multiplier=step_multiplier,
                 keep=begun.keep,
                 attach_all=self._load.attach_all,
+                media=MediaFolder(begun.folder) if self._media else None,
                 deliver=lambda writer, tail, rows: self._deliver(begun, run, writer, tail, rows),
                 clean=lambda: self._place.clean(begun),
             )
@@ -84,6 +88,18 @@ class WandbLoader:
     def read(self, ref: RunRef) -> TargetRun:
         """A complete run as W&B holds it. See `Readable`."""
         return self._place.read(ref)
+
+    def live(self, step_multiplier: int | None) -> WandbLive:
+        """See `Live`.
+
+        Raises:
+            UsageError: runs are to go into a folder.
+        """
+        if not isinstance(self._place, Online):
+            raise UsageError(
+                "A run that is being logged can only be fed to a W&B server.", "Unset WANDB_MODE, or set it to online."
+            )
+        return WandbLive(self._place, self._load, step_multiplier, media=self._media)
 
     def close(self) -> None:
         """Lets go of the connection."""
@@ -99,7 +115,7 @@ class WandbLoader:
 
     def _head(self, run: RunToLoad, begun: Begun, multiplier: int, keys: list[str]) -> Head:
         identity = config.identity(run, begun.generation, multiplier, begun.plan)
-        identity["load"]["start_ms"] = begun.start_ms
+        identity["load"] |= begun.facts
         return Head(
             name=begun.name,
             title=names.run_name(run, self._load),
@@ -109,6 +125,7 @@ class WandbLoader:
             config={names.OURS: identity},
             keys=keys,
             resumed_rows=begun.resumed_rows,
+            fork=begun.fork,
         )
 
 

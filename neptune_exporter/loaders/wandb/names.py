@@ -82,12 +82,23 @@ def native_keys(names: Iterable[tuple[str, str]], reserved: Collection[str]) -> 
     keys: dict[tuple[str, str], str] = {}
     plain: set[str] = set()
     for path, attribute_type in sorted(set(names)):
-        if path in plain or not _is_native(path, reserved):
-            keys[path, attribute_type] = suffixed(_readable(path), f"{path}\0{attribute_type}", _KEY_RULE)
-        else:
-            keys[path, attribute_type] = path
-            plain.add(path)
+        keys[path, attribute_type] = native_key(path, attribute_type, reserved, taken=path in plain)
+        plain.add(path)
     return keys
+
+
+def native_key(path: str, attribute_type: str, reserved: Collection[str], *, taken: bool = False) -> str:
+    """The key of one attribute.
+
+    Args:
+        path: its path.
+        attribute_type: its type.
+        reserved: what W&B or this loader keeps for itself.
+        taken: whether the path with another type has the plain key.
+    """
+    if taken or not _is_native(path, reserved):
+        return suffixed(_readable(path), f"{path}\0{attribute_type}", _KEY_RULE)
+    return path
 
 
 def _is_native(path: str, reserved: Collection[str]) -> bool:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -23,12 +24,15 @@ from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProjec
 from neptune_exporter.loaders.runs import start_ms
 from neptune_exporter.loaders.wandb import WandbOptions, names, sending
 from neptune_exporter.loaders.wandb.entries import manifest_digest
+from neptune_exporter.loaders.wandb.forks import Fork, branch_step
 from neptune_exporter.loaders.wandb.held import LocalRun
 from neptune_exporter.loaders.wandb.places import Begun, Projects, complete_load
 from neptune_exporter.loaders.wandb.reading import read_run
 from neptune_exporter.loaders.wandb.server import RunName
 from neptune_exporter.loaders.wandb.writers import ClientWriter, Head, LogWriter, RunWriter, Tail
 from neptune_exporter.model import RunRef
+
+logger = logging.getLogger(__name__)
 
 RECORD = "neptune.json"
 _LATEST_SECOND = 253_402_300_799  # of the year 9999
@@ -77,7 +81,7 @@ class Offline:
     """
 
     def __init__(self, options: WandbOptions, load: LoadOptions, *, by_log: bool) -> None:
-        self._entity = options.wandb_entity
+        self._entity, self._forks = options.wandb_entity, options.wandb_fork
         self._projects = Projects(options, load)
         self._by_log = by_log
         self._folder = Path(options.wandb_dir).absolute() / "wandb"
@@ -106,8 +110,20 @@ class Offline:
         generation = latest.generation + 1 if latest else 1
         name = RunName(self._entity, project, names.run_id(ref, generation))
         start = start_ms(run)
+        fork = self._fork(run, project, multiplier)
         folder = self._new_folder(name.id, start)
-        return Begun(name, generation, plan, start, folder, folder / "artifact", keep=True, older=before)
+        return Begun(name, generation, plan, start, folder, folder / "artifact", keep=True, older=before, fork=fork)
+
+    def _fork(self, run: RunToLoad, project: str, multiplier: int) -> Fork | None:
+        """Where the run branches off its parent, if that is asked for and the parent is in this folder."""
+        parent, step = run.info.parent, run.info.fork_step
+        if not self._forks or parent is None or step is None:
+            return None
+        held = [old for old in self._runs_of(parent.project_id).get(parent, []) if old.project == project]
+        if not held:
+            logger.warning("%s is loaded without a fork: its parent %s is not in %s", run.info.ref, parent, project)
+            return None
+        return Fork(held[-1].wandb_id, branch_step(LocalRun(held[-1].log).rows(), step, multiplier))
 
     def writer(self, head: Head, begun: Begun) -> RunWriter:
         """See `Place`."""

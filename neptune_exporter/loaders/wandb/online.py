@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from neptune_exporter.errors import TargetAccessError, TargetError
+from neptune_exporter.loaders.live_marks import is_fresh
 from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
 from neptune_exporter.loaders.runs import start_ms
 from neptune_exporter.loaders.wandb import WandbOptions, config, names, sending
 from neptune_exporter.loaders.wandb.entries import manifest_digest
+from neptune_exporter.loaders.wandb.forks import INTERNAL, Fork, branch_step, first_step, internal_config
 from neptune_exporter.loaders.wandb.held import RemoteRun
 from neptune_exporter.loaders.wandb.places import Begun, Projects, complete_load
 from neptune_exporter.loaders.wandb.reading import read_run
@@ -51,11 +53,14 @@ class Online:
         options: where it is.
         load: what is asked of every loader alike.
         by_log: whether logs are written and sent, instead of calling `run.log`.
+
+    Attributes:
+        projects: which project a run goes to.
     """
 
     def __init__(self, options: WandbOptions, load: LoadOptions, *, by_log: bool) -> None:
         self._options = options
-        self._projects = Projects(options, load)
+        self.projects = Projects(options, load)
         self._by_log = by_log
         self._connection: Server | None = None
         self._owner = options.wandb_entity
@@ -65,7 +70,7 @@ class Online:
         """See `Place`."""
         found: dict[RunRef, list[HeldRun]] = defaultdict(list)
         for project in self._projects_of(project_id):
-            for held in self._server.runs(self._entity, project):
+            for held in self.server.runs(self.entity, project):
                 ref = config.ref_of(held.config)
                 if ref is not None and ref.project_id == project_id:
                     found[ref].append(held)
@@ -81,23 +86,24 @@ class Online:
 
     def begin(self, run: RunToLoad, plan: str, multiplier: int) -> Begun:
         """See `Place`."""
-        ref, project = run.info.ref, self._projects.of(run.info)
+        ref, project = run.info.ref, self.projects.of(run.info)
         mine: list[HeldRun] = []
         generation = 1
         while True:
-            name = RunName(self._entity, project, names.run_id(ref, generation))
-            held = self._server.run(name)
+            name = RunName(self.entity, project, names.run_id(ref, generation))
+            held = self.server.run(name)
             if held is not None:
                 mine += [held] if config.ref_of(held.config) == ref else []
                 generation += 1
                 continue
             if mine and config.load_of(mine[-1].config).get("plan") == plan:
                 return self._go_on(mine, plan)
-            begun = Begun(name, generation, plan, start_ms(run), Path(), Path(), older=_valid(mine))
+            fork = self._fork(run, project, multiplier)
+            begun = Begun(name, generation, plan, start_ms(run), Path(), Path(), older=_valid(mine), fork=fork)
             ours = config.identity(run, generation, multiplier, plan)
-            ours["load"]["start_ms"] = begun.start_ms
+            ours["load"] |= begun.facts
             try:
-                self._server.upsert(name, config={names.OURS: {"desc": None, "value": ours}})
+                self.server.upsert(name, config=config.wrapped({names.OURS: ours, **internal_config(fork)}))
             except DeletedRunError:
                 generation += 1
                 continue
@@ -107,14 +113,32 @@ class Online:
         latest = self._quiet(mine[-1].name)
         load = config.load_of(latest.config)
         begun = Begun(latest.name, _generation(latest), plan, load["start_ms"], Path(), Path(), older=_valid(mine[:-1]))
-        begun = replace(begun, resumed_rows=latest.rows, complete=load.get("state") == config.COMPLETE)
+        fork = Fork.from_json(load.get("fork"))
+        begun = replace(begun, resumed_rows=latest.rows, complete=load.get("state") == config.COMPLETE, fork=fork)
         return begun if begun.complete else _with_folders(begun)
+
+    def _fork(self, run: RunToLoad, project: str, multiplier: int) -> Fork | None:
+        """Where the run branches off its parent, if that is asked for and the parent is in the project."""
+        parent, step = run.info.parent, run.info.fork_step
+        if not self._options.wandb_fork or parent is None or step is None:
+            return None
+        found = None
+        generation = 1
+        while (held := self.server.run(RunName(self.entity, project, names.run_id(parent, generation)))) is not None:
+            if _load_state(held) == config.COMPLETE and config.ref_of(held.config) == parent:
+                found = held
+            generation += 1
+        if found is None:
+            logger.warning("%s is loaded without a fork: its parent %s is not in %s", run.info.ref, parent, project)
+            return None
+        pages = self.server.rows(found.name, first_step(step, multiplier))
+        return Fork(found.name.id, branch_step(pages, step, multiplier))
 
     def writer(self, head: Head, begun: Begun) -> RunWriter:
         """See `Place`."""
         if self._by_log:
             return LogWriter(head, begun.folder, sending.installed_version())
-        return ClientWriter(head, begun.folder, self._server)
+        return ClientWriter(head, begun.folder, self.server)
 
     def deliver(self, begun: Begun, run: RunToLoad, writer: RunWriter, tail: Tail, rows: int) -> None:
         """See `Place`."""
@@ -127,23 +151,24 @@ class Online:
             held, whole = self._arrived(begun, rows, digest)
             if not whole:
                 raise self._loss(held, rows)
+        self._check_media(begun.name, tail.shown)
         load = complete_load(run, begun, rows, digest)
         values = {**tail.config, names.OURS: {**tail.config[names.OURS], "load": load}}
-        wrapped = {key: {"desc": None, "value": value} for key, value in values.items()}
+        values |= internal_config(begun.fork, held.config.get(INTERNAL))
         more = {}
         if rows and "_step" not in json.loads(held.summary):  # wandb-core sets it only where it sends a row
             more["summaryMetrics"] = json.dumps(
                 {**json.loads(held.summary), "_step": json.loads(tail.summary["_step"])}
             )
-        self._server.upsert(begun.name, config={**held.raw_config, **wrapped}, **more)
+        self.server.upsert(begun.name, config={**held.raw_config, **config.wrapped(values)}, **more)
 
     def retire(self, begun: Begun) -> None:
         """Marks older generations superseded: in their config, and with a tag that people see."""
         for held in begun.older:
             ours = held.config[names.OURS]
             load = {**config.load_of(held.config), "state": config.SUPERSEDED, "by": begun.name.id}
-            raw = {**held.raw_config, names.OURS: {"desc": None, "value": {**ours, "load": load}}}
-            self._server.upsert(held.name, config=raw, tags=[*held.tags, SUPERSEDED_TAG])
+            raw = {**held.raw_config, **config.wrapped({names.OURS: {**ours, "load": load}})}
+            self.server.upsert(held.name, config=raw, tags=[*held.tags, SUPERSEDED_TAG])
 
     def clean(self, begun: Begun) -> None:
         """See `Place`."""
@@ -158,7 +183,7 @@ class Online:
             raise TargetError(
                 f"{ref} is not in {self.describe()}, or only half.", "Load it with: neptune-exporter load"
             )
-        return read_run(RemoteRun(self._server, self._known[ref]), ref)
+        return read_run(RemoteRun(self.server, self._known[ref]), ref)
 
     def describe(self) -> str:
         """See `Place`."""
@@ -174,7 +199,8 @@ class Online:
         self._known.clear()
 
     @property
-    def _server(self) -> Server:
+    def server(self) -> Server:
+        """The connection, made at first use."""
         if self._connection is None:
             url = self._options.wandb_base_url
             key = self._options.wandb_api_key or stored_key(url)
@@ -186,17 +212,18 @@ class Online:
         return self._connection
 
     @property
-    def _entity(self) -> str:
+    def entity(self) -> str:
+        """Who owns the projects; the account itself if nobody was named."""
         if not self._owner:
-            self._owner = self._server.default_entity()
+            self._owner = self.server.default_entity()
         return self._owner
 
     def _projects_of(self, project_id: str) -> list[str]:
-        base = self._projects.base(project_id)
-        if not self._projects.by_experiment:
+        base = self.projects.base(project_id)
+        if not self.projects.by_experiment:
             return [base]
         start = base[: names.PROJECT_LENGTH // 2]
-        return [project for project in self._server.projects(self._entity) if project.startswith(start)]
+        return [project for project in self.server.projects(self.entity) if project.startswith(start)]
 
     def _send_rest(self, begun: Begun, log: Path, rows: int, digest: str) -> HeldRun:
         """Sends a log; what did not arrive is sent again, and only that."""
@@ -204,7 +231,7 @@ class Online:
         for last in (False, False, True):
             self._check_untouched(begun, sent)
             try:
-                sending.sync(log, self._server)
+                sending.sync(log, self.server)
             except TargetError:
                 if last:
                     raise
@@ -238,11 +265,24 @@ class Online:
                 break
             time.sleep(wait)
             held = self._found(begun.name)
-        whole = self._server.artifact(begun.name, names.artifact_name(begun.name.id), digest) is not None
+        whole = self.server.artifact(begun.name, names.artifact_name(begun.name.id), digest) is not None
         return held, whole and held.rows == rows
 
+    def _check_media(self, name: RunName, sizes: Mapping[str, int]) -> None:
+        """Raises `TargetError` unless all files are there that the run shows."""
+        for wait in _WAITS:
+            held = self.server.file_sizes(name, list(sizes)) if sizes else {}
+            missing = [path for path, size in sizes.items() if held.get(path) != size]
+            if not missing:
+                return
+            time.sleep(wait)
+        raise TargetError(
+            f"W&B lacks {len(missing)} of {len(sizes)} media files of the run {name.id}, such as {missing[0]}.",
+            "Run the same command again.",
+        )
+
     def _found(self, name: RunName) -> HeldRun:
-        held = self._server.run(name)
+        held = self.server.run(name)
         if held is None:
             raise TargetError(f"The W&B run {name.id} is gone.", "Load it again.")
         return held
@@ -283,7 +323,13 @@ def _valid(runs: Sequence[HeldRun]) -> list[HeldRun]:
 
 
 def _state_of(runs: Sequence[HeldRun]) -> tuple[TargetState, HeldRun]:
-    """The newest complete run counts. Two of them are a load that ended before it could mark the old one."""
+    """The newest complete run counts. Two of them are a load that ended before it could mark the old one.
+
+    A run that is being fed right now is left alone, whatever else there is.
+    """
+    live = [held for held in runs if is_fresh(_load_state(held))]
+    if live:
+        return TargetState(live[-1].name.id, complete=False, live=True), live[-1]
     complete = [held for held in runs if _load_state(held) == config.COMPLETE]
     if not complete:
         return TargetState(runs[-1].name.id, complete=False), runs[-1]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProject, TargetRun
 from neptune_exporter.loaders.wandb import WandbOptions, config, names
+from neptune_exporter.loaders.wandb.forks import Fork
 from neptune_exporter.loaders.wandb.server import RunName
 from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail
 from neptune_exporter.model import RunInfo, RunRef
@@ -32,6 +33,7 @@ class Begun:
         resumed_rows: how many rows are there already.
         complete: whether it is complete, and only older ones are left to be dealt with.
         older: earlier generations that still look valid.
+        fork: where it branches off its parent, None if it does not.
     """
 
     name: RunName
@@ -44,6 +46,12 @@ class Begun:
     resumed_rows: int = 0
     complete: bool = False
     older: Sequence[Any] = ()
+    fork: Fork | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a load that goes on with the run has to know of how it began."""
+        return {"start_ms": self.start_ms, **({"fork": self.fork.to_json()} if self.fork else {})}
 
 
 class Place(Protocol):
@@ -100,9 +108,10 @@ class Projects:
         return names.project_name(project, self.load.name_prefix, experiment)
 
 
-def plan_of(run: RunToLoad, multiplier: int) -> str:
+def plan_of(run: RunToLoad, multiplier: int, *, media: bool = False, fork: bool = False) -> str:
     """Stands for everything that decides what the rows of the history are."""
-    text = f"{config.FORMAT}\0{run.digest}\0{multiplier}"
+    text = f"{config.FORMAT}\0{run.digest}\0{multiplier}" + ("\0media" if media else "")
+    text += "\0fork" if fork and run.info.parent else ""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -112,7 +121,7 @@ def complete_load(run: RunToLoad, begun: Begun, rows: int, artifact: str) -> Map
         "state": config.COMPLETE,
         "digest": run.digest,
         "plan": begun.plan,
-        "start_ms": begun.start_ms,
+        **begun.facts,
         "rows": rows,
         "artifact": artifact,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,12 +27,12 @@ from neptune_exporter.loaders.attachments import (
     MANIFEST,
     AttributeRecord,
     Manifest,
-    artifacts_of,
+    file_entries,
     file_sha256,
 )
 from neptune_exporter.loaders.loader import TargetRun
 from neptune_exporter.loaders.wandb import config, names
-from neptune_exporter.loaders.wandb.images import Images, RowReader
+from neptune_exporter.loaders.wandb.images import Images, RowReader, ShownFiles
 from neptune_exporter.model import VALUE_COLUMN, RunRef, normalize, rows_batch, series_of
 
 _MISSING = "0" * 64
@@ -74,14 +75,29 @@ class _Reader:
         self._data = self._beside(DATA) if DATA in self.manifest.files else None
         self._whole: dict[str, bool] = {}
         self._positions: dict[Name, int] = {}
-        self._artifacts = artifacts_of(self._beside(FILES)) if FILES in self.manifest.files else {}
+        entries = list(file_entries(self._beside(FILES))) if FILES in self.manifest.files else []
+        self._artifacts: dict[Name, list[str]] = defaultdict(list)
+        self._shown_as: dict[Name, list[str]] = defaultdict(list)
+        self._shown = ShownFiles(self.manifest.start_ms)
+        for entry in entries:
+            self._add_file(entry)
+
+    def _add_file(self, entry: Mapping[str, Any]) -> None:
+        name = (entry["attribute"], entry["type"])
+        record = self._records.get(name)
+        in_history = record is not None and record.type == "file_series"
+        path = str(entry.get("media", "")) if in_history else ""
+        self._artifacts[name].append(entry["artifact"])
+        self._shown_as[name].append(path)
+        if record is not None and path:
+            self._shown.expect(path, record.media, entry["sha256"])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows: the history, the config, and what is attached."""
         images = Images(self._metric_codes(), self.manifest.start_ms)
         for rows in self._attached():
             images.expect(rows)
-        reader = RowReader(self._ref, self._metrics(), self.manifest.start_ms)
+        reader = RowReader(self._ref, self._metrics(), self.manifest.start_ms, self._shown)
         for page in self._held.rows():
             for points in reader.points(page):
                 surplus = images.without_expected(points)
@@ -144,13 +160,18 @@ class _Reader:
         return self._whole[record.key]
 
     def _with_artifacts(self, record: AttributeRecord, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The next attached rows of a file attribute, with the path in the artifact in place of the file's."""
+        """The next attached rows of a file attribute, with the path in the artifact in place of the file's.
+
+        What W&B does not show any more where it belongs is left out.
+        """
         name = (record.path, record.type)
         start = self._positions.get(name, 0)
         self._positions[name] = start + rows.num_rows
-        paths = pa.array(self._artifacts.get(name, [])[start : start + rows.num_rows], pa.string())
+        paths = pa.array(self._artifacts[name][start : start + rows.num_rows], pa.string())
         values = pa.StructArray.from_arrays([paths], names=["path"])
-        return rows.set_column(rows.schema.get_field_index("file_value"), "file_value", values)
+        held = self._shown.held(self._shown_as[name][start : start + rows.num_rows], rows)
+        rows = rows.set_column(rows.schema.get_field_index("file_value"), "file_value", values)
+        return rows if all(held) else rows.filter(pa.array(held))
 
     def _singles(self, attached: Mapping[Name, list[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
         held = self._held.config

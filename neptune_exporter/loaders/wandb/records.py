@@ -20,8 +20,9 @@ from neptune_exporter.loaders.wandb.log import LogFile, field, records, varint
 from neptune_exporter.model import NO_VALUE, Int64s, step_array
 
 # Fields of Record.
-_HISTORY, _SUMMARY, _CONFIG, _ARTIFACT, _METRIC, _RUN, _EXIT, _HEADER = 2, 3, 5, 8, 12, 17, 18, 21
+_HISTORY, _SUMMARY, _CONFIG, _FILES, _ARTIFACT, _METRIC, _RUN, _EXIT, _HEADER = 2, 3, 5, 6, 8, 12, 17, 18, 21
 _KEY, _NESTED_KEY, _VALUE_JSON = 1, 2, 16
+_MEDIA_TYPE = 2  # of a file of the run
 _NUMBERS = (("-0", "-0.0"), ("nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity"))
 _STEP, _TIME, _RUNTIME, _EXACT_STEP = range(4)
 _ROW_KEYS = ("_step", "_timestamp", "_runtime", names.STEP_KEY)
@@ -79,6 +80,11 @@ def summary(values: Mapping[str, str], runtime: int) -> bytes:
 def exit_(runtime: int, exit_code: int) -> bytes:
     """The record that ends the run."""
     return field(_EXIT, field(1, exit_code) + field(2, runtime))
+
+
+def files(paths: Iterable[str]) -> bytes:
+    """The record of files of the run, which lie in the folder `files` beside the log."""
+    return field(_FILES, b"".join(field(1, field(1, path) + field(3, _MEDIA_TYPE)) for path in paths))
 
 
 def artifact(wandb_id: str, entity: str, project: str, digest: str, entries: Iterable[Entry], client_ids: Any) -> bytes:

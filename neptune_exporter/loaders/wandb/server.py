@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import netrc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 import stamina
@@ -38,9 +38,11 @@ _RUNS = f"""query Runs($entity: String!, $project: String!, $cursor: String, $pe
 _RUN = f"""query Run($entity: String!, $project: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{ run(name: $name) {{ {_NODE} }} }} }}"""
 _UPSERT = """mutation UpsertBucket($entity: String, $project: String, $name: String, $config: JSONString,
-    $summaryMetrics: JSONString, $tags: [String!]) {
+    $summaryMetrics: JSONString, $tags: [String!], $displayName: String, $groupName: String, $jobType: String,
+    $notes: String) {
   upsertBucket(input: {entityName: $entity, modelName: $project, name: $name, config: $config,
-      summaryMetrics: $summaryMetrics, tags: $tags}) {
+      summaryMetrics: $summaryMetrics, tags: $tags, displayName: $displayName, groupName: $groupName,
+      jobType: $jobType, notes: $notes}) {
     bucket { id name historyLineCount } inserted } }"""
 _HISTORY = """query HistoryPage($entity: String!, $project: String!, $run: String!, $minStep: Int64!,
     $maxStep: Int64!, $pageSize: Int!) {
@@ -51,6 +53,13 @@ _ARTIFACTS = """query RunOutputArtifacts($entity: String!, $project: String!, $r
   project(entityName: $entity, name: $project) { run(name: $run) {
     outputArtifacts(after: $cursor, first: $perPage) {
       edges { node { id digest state artifactSequence { name } } } pageInfo { endCursor hasNextPage } } } } }"""
+_RUN_FILES = """query RunFiles($entity: String!, $project: String!, $name: String!, $fileNames: [String] = [],
+    $fileLimit: Int = 50) {
+  project(name: $project, entityName: $entity) { run(name: $name) {
+    files(names: $fileNames, first: $fileLimit) { edges { node { name sizeBytes } } } } } }"""
+_CREATE_FILES = """mutation CreateRunFiles($entity: String!, $project: String!, $run: String!, $files: [String!]!) {
+  createRunFiles(input: {entityName: $entity, projectName: $project, runName: $run, files: $files}) {
+    runID uploadHeaders files { name uploadUrl } } }"""
 _MANIFEST = """query ArtifactManifest($artifact_id: ID!) {
   artifact(id: $artifact_id) { currentManifest { file { directUrl } } } }"""
 _FILES = """query ArtifactFileURLsByManifestEntries($id: ID!, $entries: [ArtifactManifestEntryInput!],
@@ -119,14 +128,14 @@ class Server:
 
     def default_entity(self) -> str:
         """The account's own entity."""
-        viewer = self._ask(_VIEWER, {}).get("viewer")
+        viewer = self.ask(_VIEWER, {}).get("viewer")
         if not viewer or not viewer.get("entity"):
             raise self._refusal()
         return str(viewer["entity"])
 
     def projects(self, entity: str) -> list[str]:
         """The names of an entity's projects."""
-        found = self._pages(_PROJECTS, {"entity": entity, "perPage": PAGE_RUNS}, lambda data: data.get("models"))
+        found = self.pages(_PROJECTS, {"entity": entity, "perPage": PAGE_RUNS}, lambda data: data.get("models"))
         return [node["name"] for node in found]
 
     def runs(self, entity: str, project: str) -> Iterator[HeldRun]:
@@ -135,12 +144,12 @@ class Server:
         def page(data: Any) -> Any:
             return data["project"] and data["project"]["runs"]
 
-        for node in self._pages(_RUNS, {"entity": entity, "project": project, "perPage": PAGE_RUNS}, page):
+        for node in self.pages(_RUNS, {"entity": entity, "project": project, "perPage": PAGE_RUNS}, page):
             yield _held(entity, project, node)
 
     def run(self, name: RunName) -> HeldRun | None:
         """One run, or None."""
-        data = self._ask(_RUN, {"entity": name.entity, "project": name.project, "name": name.id})
+        data = self.ask(_RUN, {"entity": name.entity, "project": name.project, "name": name.id})
         node = data["project"] and data["project"]["run"]
         return _held(name.entity, name.project, node) if node else None
 
@@ -153,14 +162,13 @@ class Server:
         config = values.pop("config", None)
         if config is not None:
             values["config"] = json.dumps(config, allow_nan=False)
-        self._ask(_UPSERT, {"entity": name.entity, "project": name.project, "name": name.id, **values})
+        self.ask(_UPSERT, {"entity": name.entity, "project": name.project, "name": name.id, **values})
 
-    def rows(self, name: RunName) -> Iterator[list[Mapping[str, Any]]]:
-        """The whole history, in pages, in order of `_step`."""
+    def rows(self, name: RunName, low: int = 0) -> Iterator[list[Mapping[str, Any]]]:
+        """The history from a `_step` on, in pages, in order of `_step`."""
         where = {"entity": name.entity, "project": name.project, "run": name.id, "pageSize": PAGE_ROWS}
-        low = 0
         while True:
-            data = self._ask(_HISTORY, {**where, "minStep": low, "maxStep": 2**62})
+            data = self.ask(_HISTORY, {**where, "minStep": low, "maxStep": 2**62})
             run = data["project"] and data["project"]["run"]
             page = [json.loads(row) if isinstance(row, str) else row for row in (run or {}).get("history") or ()]
             page = [row for row in page if row.get("_step", -1) >= low]
@@ -177,15 +185,44 @@ class Server:
             return run and run["outputArtifacts"]
 
         where = {"entity": name.entity, "project": name.project, "run": name.id, "perPage": PAGE_RUNS}
-        for node in self._pages(_ARTIFACTS, where, page):
+        for node in self.pages(_ARTIFACTS, where, page):
             named = (node.get("artifactSequence") or {}).get("name")
             if (named, node["digest"], node["state"]) == (collection, digest, "COMMITTED"):
                 return str(node["id"])
         return None
 
+    def file_sizes(self, name: RunName, paths: Sequence[str]) -> dict[str, int]:
+        """The sizes of those files of a run that are there, by path."""
+        found: dict[str, int] = {}
+        where = {"entity": name.entity, "project": name.project, "name": name.id, "fileLimit": PAGE_RUNS}
+        for start in range(0, len(paths), PAGE_RUNS):
+            data = self.ask(_RUN_FILES, {**where, "fileNames": list(paths[start : start + PAGE_RUNS])})
+            run = data["project"] and data["project"]["run"]
+            nodes = (edge["node"] for edge in run["files"]["edges"]) if run else ()
+            found.update((node["name"], int(node["sizeBytes"])) for node in nodes)
+        return found
+
+    def upload(self, name: RunName, files: Mapping[str, Path]) -> None:
+        """Puts files among those of a run, by path; those that are there are replaced."""
+        for start in range(0, len(files), PAGE_RUNS):
+            some = list(files)[start : start + PAGE_RUNS]
+            where = {"entity": name.entity, "project": name.project, "run": name.id, "files": some}
+            made = self.ask(_CREATE_FILES, where)["createRunFiles"]
+            headers = dict(line.split(":", 1) for line in made.get("uploadHeaders") or ())
+            for file in made["files"]:
+                self._put(urljoin(self.url + "/", file["uploadUrl"]), files[file["name"]], headers)
+            self.stream(name, {"uploaded": some})
+
+    def stream(self, name: RunName, body: Mapping[str, Any]) -> None:
+        """Posts to the stream of a run: lines of its files at their offsets, or that it has ended."""
+        place = "/".join(quote(part, safe="") for part in (name.entity, name.project, name.id))
+        reply = self._patiently(lambda: self._http.post(f"{self.url}/files/{place}/file_stream", json=body))
+        if not reply.is_success:
+            raise TargetError(f"W&B at {self.url} refuses rows ({reply.status_code}): {reply.text[:300]}")
+
     def manifest(self, artifact_id: str) -> Mapping[str, Any]:
         """The entries of an artifact by path: digest, size and where they are."""
-        data = self._ask(_MANIFEST, {"artifact_id": artifact_id})
+        data = self.ask(_MANIFEST, {"artifact_id": artifact_id})
         url = data["artifact"]["currentManifest"]["file"]["directUrl"]
         contents: Mapping[str, Any] = self._get(url, lambda reply: json.loads(reply.read()))["contents"]
         return contents
@@ -195,7 +232,7 @@ class Server:
         asked = {"name": path, "digest": entry["digest"]}
         if entry.get("birthArtifactID"):
             asked["birthArtifactID"] = entry["birthArtifactID"]
-        data = self._ask(_FILES, {"id": artifact_id, "entries": [asked], "storageLayout": "V2", "manifestVersion": "1"})
+        data = self.ask(_FILES, {"id": artifact_id, "entries": [asked], "storageLayout": "V2", "manifestVersion": "1"})
         edges = data["artifact"]["filesByManifestEntries"]["edges"]
         if not edges:
             raise TargetError(f"W&B at {self.url} does not give the file {path} of an artifact.")
@@ -209,10 +246,11 @@ class Server:
 
     # --- the wire
 
-    def _pages(self, query: str, variables: Mapping[str, Any], connection: Any) -> Iterator[Any]:
+    def pages(self, query: str, variables: Mapping[str, Any], connection: Any) -> Iterator[Any]:
+        """The nodes of all pages; `connection` finds them in the data of an answer."""
         cursor = None
         while True:
-            found = connection(self._ask(query, {**variables, "cursor": cursor}))
+            found = connection(self.ask(query, {**variables, "cursor": cursor}))
             if not found:
                 return
             yield from (edge["node"] for edge in found["edges"])
@@ -220,7 +258,9 @@ class Server:
             if not found["pageInfo"]["hasNextPage"]:
                 return
 
-    def _ask(self, query: str, variables: Mapping[str, Any]) -> Any:
+    def ask(self, query: str, variables: Mapping[str, Any]) -> Any:
+        """The data of an answer."""
+
         def post() -> httpx.Response:
             return self._http.post(f"{self.url}/graphql", json={"query": query, "variables": variables})
 
@@ -251,6 +291,18 @@ class Server:
         if isinstance(found, httpx.Response):
             raise TargetError(f"W&B at {self.url} does not give a file ({found.status_code}).")
         return found
+
+    def _put(self, url: str, local: Path, headers: Mapping[str, str]) -> None:
+        client = self._http if urlsplit(url).netloc == urlsplit(self.url).netloc else self._plain
+
+        def put() -> httpx.Response:
+            with local.open("rb") as file:
+                size = {"Content-Length": str(local.stat().st_size)}
+                return client.put(url, content=file, headers={**headers, **size})
+
+        reply = self._patiently(put)
+        if not reply.is_success:
+            raise TargetError(f"W&B at {self.url} does not take a file ({reply.status_code}).")
 
     def _patiently(self, call: Any) -> Any:
         try:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from neptune_exporter.loaders.runs import end_ms
 from neptune_exporter.loaders.wandb import config, names
 from neptune_exporter.loaders.wandb.artifact import ArtifactFolder
 from neptune_exporter.loaders.wandb.histograms import histogram_texts
-from neptune_exporter.loaders.wandb.history import RowBuilder, Rows, code_table, exact, points_of
+from neptune_exporter.loaders.wandb.history import Points, RowBuilder, Rows, code_table, exact, in_order, points_of
+from neptune_exporter.loaders.wandb.media import MediaFolder, Shown
 from neptune_exporter.loaders.wandb.records import json_texts
 from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail, runtime_seconds, summary_texts
-from neptune_exporter.model import VALUE_COLUMN, Series, codes_of, normalize, series_of
+from neptune_exporter.model import VALUE_COLUMN, Series, codes_of, normalize, series_of, step_micros, time_millis
 
 METRIC_TYPES = ("float_series", "histogram_series")
 FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
@@ -32,18 +33,40 @@ DATA_FILE = f"{FOLDER}/{DATA}"
 Name = tuple[str, str]
 
 
-def records_of(run: RunToLoad) -> dict[Name, AttributeRecord]:
-    """What each attribute becomes, in order of path and type; where files go is not decided yet."""
+def records_of(run: RunToLoad, *, media: bool = False) -> dict[Name, AttributeRecord]:
+    """What each attribute becomes, in order of path and type; where files go is not decided yet.
+
+    Args:
+        run: what is loaded.
+        media: whether images, audio and video are shown.
+    """
     found: dict[Name, AttributeRecord] = {}
     for name in sorted({(a.path, a.type) for a in run.attributes}):
         artifact = name[1] in FILE_TYPES or name[1] == "string_series"
         place = "metric" if name[1] in METRIC_TYPES else "artifact" if artifact else "parameter"
         found[name] = AttributeRecord(*name, place, "")  # type: ignore[arg-type]
-    for place, reserved in (("metric", names.RESERVED_METRICS), ("parameter", names.RESERVED_CONFIG)):
-        of_place = [name for name, record in found.items() if record.place == place]
-        for name, key in names.native_keys(of_place, reserved).items():
-            found[name].key = key
+    parameters = [name for name, record in found.items() if record.place == "parameter"]
+    for name, key in names.native_keys(parameters, names.RESERVED_CONFIG).items():
+        found[name].key = key
+    visible = [name for name, record in found.items() if record.place == "metric" or (media and _may_show(record))]
+    for name, key in names.native_keys(visible, names.RESERVED_METRICS).items():
+        record = found[name]
+        if record.place == "metric":
+            record.key = key
+        else:
+            record.media = key
     return found
+
+
+def history_key(record: AttributeRecord) -> str:
+    """The key of an attribute in the history, "" if it is not there."""
+    if record.place == "metric":
+        return record.key
+    return record.media if record.type == "file_series" else ""
+
+
+def _may_show(record: AttributeRecord) -> bool:
+    return record.type in ("file", "file_series")
 
 
 class RunSink:
@@ -58,6 +81,7 @@ class RunSink:
         multiplier: what steps are multiplied with to give `_step`.
         keep: whether `folder` stays.
         attach_all: whether every row goes into `data.parquet`.
+        media: takes the files that are shown as images, audio or video; None to show none.
         deliver: called with what the run ends with, when all is written: makes it count.
         clean: called in the end, whatever happens.
     """
@@ -73,6 +97,7 @@ class RunSink:
         multiplier: int,
         keep: bool,
         attach_all: bool,
+        media: MediaFolder | None,
         deliver: Callable[[RunWriter, Tail, int], None],
         clean: Callable[[], None],
     ) -> None:
@@ -83,10 +108,12 @@ class RunSink:
         for record in records.values():
             if record.place == "artifact":
                 self._artifact.place(record)
-        metrics = [record for record in records.values() if record.place == "metric"]
-        self._metrics = metrics
-        self._codes = {(record.path, record.type): code for code, record in enumerate(metrics)}
-        self._builder = RowBuilder(multiplier)
+        self._media = media
+        self._visible = [record for record in records.values() if history_key(record)]
+        codes = {(record.path, record.type): code for code, record in enumerate(self._visible)}
+        self._metrics = {name: code for name, code in codes.items() if records[name].place == "metric"}
+        self._shown = {name: code for name, code in codes.items() if name not in self._metrics}
+        self._builder = RowBuilder(multiplier, head.fork.step + 1 if head.fork else 0)
         self._last_row: Rows | None = None
         self._last_texts: dict[str, str] = {}
         self._config: dict[str, Any] = {}
@@ -103,15 +130,18 @@ class RunSink:
         batch = normalize(batch)
         if not batch.num_rows:
             return
-        table = code_table(batch, self._codes)
+        table = code_table(batch, self._metrics)
         codes = table[codes_of(batch.column("attribute_path")), codes_of(batch.column("attribute_type"))]
         metric = codes >= 0
+        points = []
         if not metric.all():
             for series in series_of(batch.filter(pa.array(~metric))):  # first: the notes and tags are among them
-                self._add_series(series)
+                points += self._add_series(series)
             batch = batch.filter(pa.array(metric))
         if batch.num_rows:
-            self._add_points(batch, table)
+            points.append(self._metric_points(batch, table))
+        if points:
+            self._write_rows(self._builder.add(in_order(points)))
 
     def commit(self) -> None:
         """Completes the run; the marker is written last."""
@@ -134,6 +164,8 @@ class RunSink:
             self._artifact.entries(),
             runtime_seconds(start, end_ms(self._run, start)),
             1 if self._run.info.failed else 0,
+            self._media.folder if self._media else None,
+            self._media.sizes if self._media else {},
         )
         self._deliver(self._writer, tail, self._builder.count)
         self._clean()
@@ -160,43 +192,64 @@ class RunSink:
         row = self._singles.get((path, attribute_type))
         return None if row is None else row.column(VALUE_COLUMN[attribute_type])[0].as_py()
 
-    def _add_series(self, series: Series) -> None:
+    def _add_series(self, series: Series) -> list[Points]:
+        """Takes rows that are no metric; returns the points that they are shown as."""
         record = self._record((series.path, series.type))
         record.rows += series.rows.num_rows
         if record.place == "parameter":
             self._add_single(record, series.rows)
-            return
+            return []
         self._artifact.attachments.add_rows(record, series.rows)
-        if record.type in FILE_TYPES:
-            self._artifact.add_files(record, series)
-        else:
+        if record.type not in FILE_TYPES:
             self._artifact.add_texts(record, series)
+            return []
+        return self._media_points(record, series.rows, self._artifact.add_files(record, series, self._media))
 
-    # --- metrics
+    # --- what is in the history
 
-    def _add_points(self, batch: pa.RecordBatch, table: Any) -> None:
+    def _media_points(
+        self, record: AttributeRecord, rows: pa.RecordBatch, shown: Sequence[Shown | None]
+    ) -> list[Points]:
+        """Files that are shown: of a series as points, single ones in the summary."""
+        code = self._shown.get((record.path, record.type))
+        if code is None:
+            self._last_texts.update((record.media, one.value) for one in shown if one is not None)
+            return []
+        texts = pa.array([one and one.value for one in shown], pa.string())
+        visible = np.flatnonzero(np.asarray(texts.is_valid()))
+        if not len(visible):
+            return []
+        count = rows.num_rows
+        points = Points(
+            step_micros(rows.column("step")),
+            time_millis(rows.column("timestamp")),
+            np.full(count, code, np.int32),
+            np.full(count, np.nan),
+            texts,
+        )
+        return [points.where(visible)]
+
+    def _metric_points(self, batch: pa.RecordBatch, table: Any) -> Points:
         texts, is_point = histogram_texts(batch)
         points = points_of(batch, table, texts)
-        rows_of = np.bincount(points.codes, minlength=len(self._metrics))
-        native_of = np.bincount(points.codes[is_point], minlength=len(self._metrics))
+        rows_of = np.bincount(points.codes, minlength=len(self._visible))
+        native_of = np.bincount(points.codes[is_point], minlength=len(self._visible))
         for code in np.flatnonzero(rows_of).tolist():
-            self._metrics[code].rows += int(rows_of[code])
-            self._metrics[code].native += int(native_of[code])
+            self._visible[code].rows += int(rows_of[code])
+            self._visible[code].native += int(native_of[code])
         attach = ~exact(points) | np.asarray(texts.is_valid()) | ~is_point
         if self._attach_all:
             attach[:] = True
         if attach.any():
             for series in series_of(batch.filter(pa.array(attach))):
                 self._artifact.attachments.add_rows(self._record((series.path, series.type)), series.rows)
-        if not is_point.all():
-            points = points.where(np.flatnonzero(is_point))
-        self._write_rows(self._builder.add(points))
+        return points if is_point.all() else points.where(np.flatnonzero(is_point))
 
     def _write_rows(self, rows: Rows | None) -> None:
         if rows is None:
             return
         texts = json_texts(rows.points.values, rows.points.texts)
-        last = np.full(len(self._metrics), -1, np.int64)
+        last = np.full(len(self._visible), -1, np.int64)
         last[rows.points.codes] = np.arange(len(rows.points.codes))
         present = np.flatnonzero(last >= 0)
         values = texts.take(pa.array(last[present])).to_pylist()

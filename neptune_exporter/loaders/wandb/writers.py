@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.wandb import names, records, sending
 from neptune_exporter.loaders.wandb.entries import Entry, manifest_digest
+from neptune_exporter.loaders.wandb.forks import Fork, internal_config
 from neptune_exporter.loaders.wandb.history import Rows
 from neptune_exporter.loaders.wandb.log import LogFile
 from neptune_exporter.loaders.wandb.server import RunName, Server
@@ -40,6 +42,7 @@ class Head:
         resumed_rows: how many rows the server has already.
         notes: its notes.
         tags: its tags.
+        fork: where it branches off another run.
     """
 
     name: RunName
@@ -52,6 +55,7 @@ class Head:
     resumed_rows: int = 0
     notes: str = ""
     tags: tuple[str, ...] = ()
+    fork: Fork | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Tail:
         entries: the files of the artifact.
         runtime: seconds.
         exit_code: 0, or 1 if the run had failed.
+        media: the folder of the files that the run shows, None without any.
+        shown: their sizes in bytes, by their paths in there.
     """
 
     config: Mapping[str, Any]
@@ -71,6 +77,8 @@ class Tail:
     entries: Sequence[Entry]
     runtime: int
     exit_code: int
+    media: Path | None = None
+    shown: Mapping[str, int] = field(default_factory=dict)
 
 
 class RunWriter(Protocol):
@@ -112,7 +120,7 @@ class LogWriter:
                 notes=head.notes,
                 tags=head.tags,
                 start_ms=head.start_ms,
-                config=head.config,
+                config={**head.config, **internal_config(head.fork)},
             )
         )
         for record in records.axes():
@@ -130,6 +138,8 @@ class LogWriter:
         write = self._log.write
         write(records.config(tail.config))
         write(records.artifact(name.id, name.entity, name.project, digest, tail.entries, _client_ids(name, digest)))
+        if tail.shown:
+            write(records.files(tail.shown))
         write(records.summary(tail.summary, tail.runtime))
         write(records.exit_(tail.runtime, tail.exit_code))
         self._log.close()
@@ -166,6 +176,7 @@ class ClientWriter:
         self._folder = folder / "client"
         self._folder.mkdir()
         self._online = server is not None
+        forks_now = head.fork is not None and not head.resumed_rows  # W&B takes either a fork or a resumed run
         with self._explained():
             self._run = wandb.init(
                 id=head.name.id,
@@ -179,7 +190,8 @@ class ClientWriter:
                 config=dict(head.config),
                 dir=str(self._folder),
                 mode="online" if server else "offline",
-                resume="allow" if server else None,
+                resume="allow" if server and not forks_now else None,
+                fork_from=head.fork.moment if head.fork and forks_now else None,
                 allow_val_change=True,
                 settings=sending.settings(server, reinit="create_new"),
             )
@@ -212,6 +224,9 @@ class ClientWriter:
         self._run.config.update(dict(tail.config), allow_val_change=True)
         ours = {key: text for key, text in tail.summary.items() if key not in ("_step", "_runtime")}
         self._run.summary.update({key: json.loads(text) for key, text in ours.items()})
+        if tail.media is not None:
+            for path in tail.shown:
+                self._run.save(glob.escape(str(tail.media / path)), base_path=str(tail.media), policy="now")
         artifact = self._wandb.Artifact(names.artifact_name(self._head.name.id), names.ARTIFACT_TYPE)
         for entry in tail.entries:
             artifact.add_file(str(entry.local), name=entry.path, policy="immutable", skip_cache=True)
