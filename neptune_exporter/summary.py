@@ -22,7 +22,7 @@ from neptune_exporter.model import Kind, RunInfo, step_text, utc
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import EVERYTHING, Selection
 from neptune_exporter.storage.counting import Counted
-from neptune_exporter.storage.manifest import Totals
+from neptune_exporter.storage.manifest import NOT_OURS, Totals
 from neptune_exporter.storage.parquet import bytes_by_column
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
@@ -276,10 +276,7 @@ class _Tally:
         self._statuses[status] += 1
         self._add_totals(totals)
         self._add_problems(run.ref.run_id, problems)
-        self._sources.update(
-            {s.source if s.source.startswith(s.exporter) else f"{s.exporter} {s.source}" for s in run.sources}
-            or {"unknown"}
-        )
+        self._sources.update({source.text for source in run.sources} or {NOT_OURS})
         self._parts += len(sizes)
         for column_bytes, size in zip(held, sizes, strict=False):
             self._add_bytes(column_bytes, size)

@@ -126,7 +126,7 @@ def test_placeholder_rows_of_the_official_exporter_do_not_count(tmp_path, how):
     assert project.attributes == project.points
     assert (project.first_step, project.last_step) == ("1", "5")
     assert (project.files, project.file_bytes, project.problems) == (1, 7, 0)
-    assert project.sources == {"unknown": 1}
+    assert project.sources == {"exported by another tool": 1}
 
 
 def test_official_runs_with_strange_ids_and_several_parts(tmp_path):

@@ -26,6 +26,7 @@ MANIFESTS = "_manifest"
 AREA = "area.json"
 OBJECTS = "objects"  # the layout of an area that an object store has held
 UNKNOWN = "unknown"
+NOT_OURS = "exported by another tool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,13 @@ class SourceRecord:
     def name(self) -> tuple[str, str]:
         """What tells sources apart: the exporter and where it exported from."""
         return self.exporter, self.source
+
+    @property
+    def text(self) -> str:
+        """The source in words, once each: `offline`, `neptune3 https://…`, or that another tool did not say."""
+        if self.exporter == UNKNOWN:
+            return NOT_OURS
+        return self.source if self.source.startswith(self.exporter) else f"{self.exporter} {self.source}"
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
