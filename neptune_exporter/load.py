@@ -25,6 +25,7 @@ from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import Selection
+from neptune_exporter.storage.manifest import NOT_OURS
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
 
@@ -274,7 +275,7 @@ def _load(
 def to_load(run: StagedRun, selection: Selection) -> RunToLoad:
     """The run as a loader sees it."""
     attributes, digest = chosen(run, selection)
-    origin = ", ".join(f"{source.exporter} {source.source}" for source in run.sources) or "unknown"
+    origin = ", ".join(source.text for source in run.sources) or NOT_OURS
     return RunToLoad(run.info, digest, attributes, run.files, run.problems, run.extra(), origin)
 
 
