@@ -8,7 +8,8 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from mirrored import records
+from mirrored import NOWHERE, records
+from servers.neptune2 import Neptune2Server
 
 from neptune_exporter.mirror import spool
 
@@ -164,3 +165,44 @@ def test_file_sets_and_tracked_files_reach_a_live_target(script):
     loaded = script.mlflow()
     assert "popped" not in loaded.only.data.params
     assert [value for _, value in loaded.points("anew")] == [7.0]
+
+
+ON_A_SERVER = """
+import neptune
+import neptune_exporter.dual_logging
+
+run = neptune.init_run(
+    custom_run_id="mine", name="a name", tags=["one"], source_files=["train.py"], git_ref=False,
+    capture_hardware_metrics=False, capture_stdout=False, capture_stderr=False, capture_traceback=False,
+)
+run["params"] = {"lr": 0.1, "n": 3}
+for number in range(50):
+    run["train/loss"].append(number / 7)
+run["configs"].upload_files("conf/*.cfg")
+run["here"].upload("top.cfg")
+run.stop()
+"""
+
+
+@pytest.mark.usefixtures("config_files", "with_mlflow")
+def test_a_run_on_a_server_is_the_same_on_both_sides(script):
+    with Neptune2Server() as server:
+        server.store.add_project("team/project", "DEMO")
+        del script.environment["NEPTUNE_MODE"]
+        script.environment |= {"NEPTUNE_API_TOKEN": server.api_token, "OAUTHLIB_INSECURE_TRANSPORT": "1"}
+        script.run(ON_A_SERVER, NEPTUNE_EXPORTER_TARGET=NOWHERE)
+        attributes = server.store.container("team/project/DEMO-1").attributes
+    script.replay()
+    target = script.mlflow()
+    of_server = [(step, value) for step, _, value in attributes["train/loss"].value]
+    assert of_server == target.points("train/loss") == [(number, number / 7) for number in range(50)]
+    for name in ("configs", "source_code/files"):
+        members = attributes[name].value
+        assert members
+        assert {member: target.content(f"files/{name}/{member}") for member in members} == members
+    assert attributes["here"].value[0] == target.content("files/here.cfg")
+    assert {name: target.only.data.params[name] for name in ("params/lr", "params/n")} == {
+        name: str(attributes[name].value) for name in ("params/lr", "params/n")
+    }
+    assert target.only.info.run_name == attributes["sys/name"].value
+    assert "DEMO-1" in target.only.data.tags.values()
