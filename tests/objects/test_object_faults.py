@@ -128,6 +128,8 @@ class Bench:
                 # A claim of which nobody knows whether it was put counts as another's, for a while.
                 assert outcome.status in ("partial", "failed"), outcome
         self.store.breaks("none", 0)
+        if "death" not in mode:
+            assert claim.held._renew == {}  # nobody renews a claim that nobody holds
         self.alive()
 
     def state(self) -> list[tuple] | None:

@@ -206,6 +206,14 @@ def test_a_server_that_is_not_there(bucket, monkeypatch):
         S3Store(bucket.name, "http://127.0.0.1:9").read("a")
 
 
+def test_what_is_no_address_or_no_bucket(bucket):
+    with pytest.raises(UsageError, match="Invalid endpoint: minio"):
+        S3Store(bucket.name, "minio")
+    with pytest.raises(StagingError, match="Invalid bucket name") as caught:
+        list(S3Store("no bucket!").objects(""))
+    assert "\n" not in caught.value.message
+
+
 def test_a_store_that_replaces_what_it_must_not_is_refused(bucket, monkeypatch):
     """Some servers do not know If-None-Match and say nothing of it."""
     area = Staging(parse_place(bucket.data), parse_place(bucket.files))

@@ -65,6 +65,15 @@ class GenerationClaim:
         self.standing: Standing
 
     def __enter__(self) -> Self:
+        try:
+            self._take()
+        except BaseException:
+            if self.token in held:
+                self._release()
+            raise
+        return self
+
+    def _take(self) -> None:
         known = self._folder.standing(self._stem)
         for _ in range(_PATIENCE):
             self.number = max(known.last, self._above) + 1
@@ -73,7 +82,7 @@ class GenerationClaim:
                 known = self._folder.standing(self._stem, anew=True)
                 if known.last < self.number:
                     self.standing = known
-                    return self
+                    return
                 self._release()  # the list was old: somebody has just committed this generation
                 continue
             self._take_over()

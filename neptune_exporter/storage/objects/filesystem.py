@@ -22,7 +22,7 @@ from neptune_exporter.storage.objects.store import OnBytes
 READ_BYTES = 8 << 20
 _PACKAGES = {"gs": ("gcs", "gcsfs"), "abfs": ("azure", "adlfs")}
 _TIMES = ("updated", "last_modified", "LastModified", "mtime", "timeCreated", "created", "creation_time")
-_REFUSED = ("Forbidden", "Unauthorized", "AuthorizationFailure", "AuthenticationFailed", "invalid_grant", "Anonymous")
+_REFUSED = ("Forbidden", "Unauthorized", "Authorization", "Authentication", "Credentials", "invalid_grant", "Anonymous")
 
 
 def open_filesystem(scheme: str, bucket: str = "") -> Any:

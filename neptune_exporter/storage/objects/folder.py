@@ -189,7 +189,7 @@ class ObjectFolder(ProjectFolder):
         for name in old:
             try:
                 before = self._read_run(name)
-            except (FileNotFoundError, StagingError):
+            except (FileNotFoundError, DamagedDataError):
                 continue  # another command is at it, or nobody knows what it has named
             self.remove_objects(before, keeping=run)
         (self.data / MANIFESTS).remove([*old, *standing.claims])

@@ -18,7 +18,7 @@ from typing import Any
 
 import stamina
 
-from neptune_exporter.errors import MissingExtraError, StagingError, StoreAccessError
+from neptune_exporter.errors import MissingExtraError, StagingError, StoreAccessError, UsageError
 from neptune_exporter.s3_answers import Answer, answer_of, meaning_of
 from neptune_exporter.storage.objects.store import CHUNK_BYTES, OnBytes
 
@@ -60,8 +60,11 @@ class S3Store:
             s3={"addressing_style": "path"} if custom else {},
         )
         self._where = custom or "Amazon S3"
-        with self._explained("", "connect to"):
-            self._client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
+        try:
+            with self._explained("", "connect to"):
+                self._client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
+        except ValueError as error:
+            raise UsageError(f"{error}.", "An endpoint looks like https://minio.example:9000") from None
         self._client.meta.events.register("before-send.s3", self._count)
 
     def _count(self, event_name: str, **_: Any) -> None:
@@ -214,7 +217,7 @@ class S3Store:
             return StoreAccessError(f"{self._where} refuses to {doing} {place}: {answer.text}".rstrip(".") + ".", hint)
         if answer.meaning == "unreachable":
             return StagingError(
-                f"Cannot {doing} {place}: {answer.message}".rstrip(".") + ".",
+                f"Cannot {doing} {place}: {' '.join(answer.message.split())}".rstrip(".") + ".",
                 f"Is the endpoint right, and up? {_AGAIN}",
             )
         return StagingError(f"Cannot {doing} {place}: S3 answered {answer.text}".rstrip(".") + ".", _AGAIN)
