@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from neptune_exporter.errors import ExporterError
@@ -204,5 +203,5 @@ def _verdict(settings: Settings) -> Finding:
         reason = str(error)
     if reason:
         return Finding("dual logging", "bad", reason)
-    where = Path(os.environ.get("NEPTUNE_EXPORTER_DATA_PATH") or "exports/data") if settings.target == STAGING else ""
+    where = (os.environ.get("NEPTUNE_EXPORTER_DATA_PATH") or "exports/data") if settings.target == STAGING else ""
     return Finding("dual logging", "good", f"would start, to {settings.target} ({settings.why}) {where}".rstrip())

@@ -27,11 +27,13 @@ from neptune_exporter.secrets import masked
 if TYPE_CHECKING:
     from neptune_exporter.exporters.exporter import Follower
     from neptune_exporter.loaders.loader import LiveTarget
+    from neptune_exporter.storage.place import Place
 
 logger = logging.getLogger(__name__)
 
 MULTIPLIER = "NEPTUNE_EXPORTER_STEP_MULTIPLIER"
 DATA_PATH, FILES_PATH = "NEPTUNE_EXPORTER_DATA_PATH", "NEPTUNE_EXPORTER_FILES_PATH"
+STORE_ENDPOINT = "NEPTUNE_EXPORTER_STORE_ENDPOINT"
 _POLL_SECONDS = 0.3
 _BEAT_SECONDS = 15.0
 
@@ -103,6 +105,13 @@ def _record(progress: Progress, folder: Path, target: str, state: str) -> None:
     progress.save(folder, target)
 
 
+def _place(text: str) -> Place:
+    from neptune_exporter.storage.place import parse_place
+
+    place = parse_place(text, os.environ.get(STORE_ENDPOINT, ""))
+    return place.absolute() if isinstance(place, Path) else place
+
+
 def _stage(folder: Path, *, wait: bool, stop: Callable[[], bool]) -> Progress:
     """Exports the run into a staging area once it has ended, or as it is."""
     from neptune_exporter.export import export
@@ -117,8 +126,8 @@ def _stage(folder: Path, *, wait: bool, stop: Callable[[], bool]) -> Progress:
             for _ in follower.parts():
                 follower.files.clear()
     sizes = {path.name: path.stat().st_size for path in spool.segments(folder)}
-    data = Path(os.environ.get(DATA_PATH) or "exports/data").absolute()
-    files = Path(os.environ.get(FILES_PATH) or "exports/files").absolute()
+    data = _place(os.environ.get(DATA_PATH) or "exports/data")
+    files = _place(os.environ.get(FILES_PATH) or "exports/files")
     options = _offline_options(folder)
     report = export("offline", options, Staging(data, files), EVERYTHING, workers=1)
     failed = [outcome for outcome in report.outcomes if outcome.status == "failed"]

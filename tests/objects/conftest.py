@@ -19,7 +19,8 @@ from neptune_exporter.storage.objects.store import forget_connections
 from neptune_exporter.storage.place import parse_place
 from neptune_exporter.storage.staging import Staging
 
-sys.path.append(str(Path(__file__).parents[1] / "exporters"))  # the 3.x server with known runs
+for name in ("exporters", "mirror"):  # a 3.x server with known runs, and scripts that log
+    sys.path.append(str(Path(__file__).parents[1] / name))
 
 _numbers = itertools.count()
 

@@ -19,6 +19,7 @@ from truth import PROJECT, Truth, log_everything
 from neptune_exporter import demo_runs
 from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.model import RunRef
+from neptune_exporter.selection import Selection
 from neptune_exporter.storage.objects import path as object_path
 from neptune_exporter.storage.objects.filesystem import FilesystemStore
 from neptune_exporter.storage.objects.path import forget_lists
@@ -325,3 +326,29 @@ def test_the_server_may_be_named(bucket, call, monkeypatch, tmp_path):
     assert result.code == 1
     assert result.err.startswith(f"Error: Cannot list {bucket.data}/: Could not connect")
     assert "Is the endpoint right" in result.err
+
+
+@pytest.mark.soak  # a script with the real client
+def test_a_training_script_to_s3(bucket, tmp_path):
+    """Dual logging with a staging area as its target."""
+    from mirrored import Script
+
+    script = Script(tmp_path)
+    environment = {
+        **bucket.server.variables(),
+        "NEPTUNE_EXPORTER_DATA_PATH": bucket.data,
+        "NEPTUNE_EXPORTER_FILES_PATH": bucket.files,
+    }
+    script.run(
+        "import neptune_exporter.dual_logging\n"
+        "from neptune_scale import Run\n"
+        "with Run(source_tracking_config=None, enable_console_log_capture=False) as run:\n"
+        "    for step in range(20): run.log_metrics({'x': step / 4}, step=step)\n",
+        NEPTUNE_EXPORTER_TARGET="staging",
+        NEPTUNE_EXPORTER_CLOSE_SECONDS="5",
+        **environment,
+    )
+    script.replay("staging", **environment)
+    (run,) = bucket.staging.runs(Selection())
+    rows = [row for batch in run.read() for row in batch.to_pylist() if row["attribute_path"] == "x"]
+    assert [(int(row["step"]), row["float_value"]) for row in rows] == [(step, step / 4) for step in range(20)]
