@@ -113,6 +113,21 @@ class Rows(NamedTuple):
         )
 
 
+def last_texts(codes: Codes, texts: pa.Array, keys: Sequence[str]) -> dict[str, str]:
+    """The last value of each key that points have.
+
+    Args:
+        codes: the key of each point, by its number.
+        texts: their values.
+        keys: all keys.
+    """
+    last = np.full(len(keys), -1, np.int64)
+    last[codes] = np.arange(len(codes))
+    present = np.flatnonzero(last >= 0)
+    values = texts.take(pa.array(last[present])).to_pylist()
+    return dict(zip((keys[code] for code in present.tolist()), values, strict=True))
+
+
 class RowBuilder:
     """Groups points into rows; what may continue in the next batch waits.
 
