@@ -12,7 +12,7 @@ import os
 import ssl
 from pathlib import Path
 
-from neptune_exporter.errors import UsageError
+from neptune_exporter.errors import ExporterError, UsageError
 
 _FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 _FOLDER = "SSL_CERT_DIR"
@@ -38,6 +38,18 @@ def trust(bundle: str = "") -> None:
     elif chosen:
         for name in _FILES:
             os.environ.setdefault(name, chosen)
+
+
+def refuse_untrusted(error: BaseException, url: str, kind: type[ExporterError]) -> None:
+    """Raises an error of this kind if a connection failed for want of trust: trying again would not help."""
+    said: BaseException | None = error
+    while said is not None:
+        if "CERTIFICATE_VERIFY_FAILED" in str(said):
+            raise kind(
+                f"The certificate of {url} is not trusted.",
+                "If an authority of your own has signed it, name its certificate with --ca-bundle FILE.",
+            ) from None
+        said = said.__cause__ or said.__context__
 
 
 def _check(bundle: str) -> None:

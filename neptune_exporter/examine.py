@@ -9,7 +9,7 @@ by the workers, and what came of it waits in a scratch folder for the one who lo
 from __future__ import annotations
 
 import copy
-import pickle
+import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from neptune_exporter.loaders.steps import deciding
 from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import Outcome, each
 from neptune_exporter.selection import Selection
+from neptune_exporter.storage.folder import ProjectFolder
 from neptune_exporter.storage.run import StagedRun
 
 
@@ -102,11 +103,11 @@ def examined(
         yield from each(pool, work, tasks, ref_of=lambda task: task[0].ref, window=2 * workers)
 
 
-def kept_run(ref: RunRef, kept: Path | None) -> StagedRun | None:
-    """A run as `examined` has kept it; None if it has not, or on another machine."""
+def kept_run(folder: ProjectFolder, ref: RunRef, kept: Path | None) -> StagedRun | None:
+    """A run of a folder as `examined` has kept it; None if it has not, or on another machine."""
     if kept is None or not kept.exists():
         return None
-    run: StagedRun = pickle.loads(kept.read_bytes())  # noqa: S301 - a file of our own
+    run = StagedRun.recalled(folder, json.loads(kept.read_bytes()))
     if run.ref != ref:
         raise ValueError(f"{kept} holds {run.ref} and not {ref}")
     return run
@@ -131,7 +132,7 @@ def _examine(run: StagedRun, selection: Selection, step_types: Collection[str], 
     attributes, digest = _chosen(run, everything, selection)
     if keep is not None:
         try:
-            keep.write_bytes(pickle.dumps(run))
+            keep.write_text(json.dumps(run.remembered()))
         except FileNotFoundError:  # on another machine: the one who loads it reads it again
             keep = None
     rows, steps = sum(a.rows for a in attributes), deciding(everything, step_types)

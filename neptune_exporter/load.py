@@ -251,7 +251,8 @@ def _load(
     on_rows: Callable[[int], None] | None,
     stop: Callable[[], bool] | None,
 ) -> Outcome:
-    run = kept_run(task.ref, task.kept) or staging.run(task.ref)
+    folder = staging.folder(task.ref.project_id, task.ref.kind)
+    run = kept_run(folder, task.ref, task.kept) or staging.run(task.ref)
     if run is None:
         raise StagingError(f"{task.ref} is gone from {task.data_path}.", "Run the same command again.")
     for left in reversed(range(LOAD_ATTEMPTS)):

@@ -31,7 +31,7 @@ _SIGNATURE = re.compile(
     r"|api_?key|key|password|secret)=)[^&\s'\")>]+",
     re.IGNORECASE,
 )
-_HEADER = re.compile(r"\b(?P<name>bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_HEADER = re.compile(r"\b(?P<name>(?i:bearer|basic))\s+(?=\S*[0-9A-Z=])[A-Za-z0-9._~+/=-]{8,}")
 
 _known: set[str] = set()
 

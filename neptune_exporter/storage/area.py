@@ -17,6 +17,7 @@ from neptune_exporter.storage.manifest import AREA, MANIFESTS, read_json
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.parquet import open_part, part_batches
 from neptune_exporter.storage.place import Place
+from neptune_exporter.storage.shapes import is_area
 
 
 class Area(Protocol):
@@ -93,7 +94,7 @@ def no_area(data: Place) -> StagingError:
 
 def project_of_area(value: object, area: Place) -> str:
     """The project that an `area.json` names. Raises `DamagedDataError`."""
-    if not isinstance(value, dict) or not isinstance(value.get("project_id"), str):
+    if not isinstance(value, dict) or not is_area(value):
         raise DamagedDataError(f"{area} is damaged.", "Restore it from a backup.")
     return str(value["project_id"])
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from neptune_exporter.errors import DamagedDataError
-from neptune_exporter.storage import disk
+from neptune_exporter.storage import disk, names
 from neptune_exporter.storage.claims import being_worked_on, nobody_comes
 from neptune_exporter.storage.manifest import MANIFESTS, Manifest, manifest_from, read_json
+from neptune_exporter.storage.shapes import check_plan
 
 PATIENCE_SECONDS = 10.0
 
@@ -92,13 +93,28 @@ def finish(folder: Path, files: Path, run_stem: str) -> None:
         _finish(folder, files, run_stem, read_json(path))
 
 
+def _touched(
+    folder: Path, files: Path, renames: Sequence[tuple[str, str]], removals: Mapping[str, Sequence[str]]
+) -> list[tuple[Path, str]]:
+    """Every path that a commit renames or removes, with the folder that it must not leave."""
+    renamed = [(folder, name) for pair in renames for name in pair]
+    return [
+        *renamed,
+        *((folder, n) for n in removals.get("data", ())),
+        *((files, n) for n in removals.get("files", ())),
+    ]
+
+
 def _finish(folder: Path, files: Path, run_stem: str, plan: Any) -> None:
     """Does the renames that are left; every step may have been done before."""
     path = next_path(folder, run_stem)
     try:
         manifest = manifest_from(plan["manifest"], path)
+        check_plan(plan)
         renames, removals = [(str(a), str(b)) for a, b in plan["renames"]], plan["removals"]
-    except (KeyError, TypeError, ValueError) as error:
+        for root, name in _touched(folder, files, renames, removals):
+            names.check_inside(root, name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedDataError(f"{path} is not a commit: {error}.", "Restore it from a backup.") from error
     sizes = {part.path: part.bytes for part in manifest.parts}
     for source, target in renames:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import (
@@ -26,9 +25,10 @@ from neptune_exporter.model import (
     time_millis,
 )
 from neptune_exporter.storage.folders import with_members
+from neptune_exporter.storage.footer import RowGroup
 from neptune_exporter.storage.identity import info_from_values, names_the_run, sys_values
 from neptune_exporter.storage.manifest import Totals
-from neptune_exporter.storage.parquet import READ_ROWS, damaged, open_part, without_placeholders
+from neptune_exporter.storage.parquet import READ_ROWS, UNREADABLE, damaged, open_part, row_groups, without_placeholders
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun, file_rows
 
@@ -87,8 +87,8 @@ class Counted:
     def _count_part(self, path: Place) -> None:
         part = open_part(path)
         try:
-            for group in range(part.metadata.num_row_groups):
-                whole = _has_no_placeholders(part.metadata.row_group(group))
+            for group, about in enumerate(row_groups(path)):
+                whole = _has_no_placeholders(about)
                 columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
                 names_it = False
                 for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
@@ -97,7 +97,7 @@ class Counted:
                     self._count(rows)
                 for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=_IDENTITY) if names_it else ():
                     self._identity.update(sys_values(normalize(batch)))
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise damaged(path, error) from error
 
     def _count(self, batch: pa.RecordBatch) -> None:
@@ -120,17 +120,11 @@ class Counted:
         self.files.update((file, attribute) for attribute, file in file_rows(batch))
 
 
-def _has_no_placeholders(group: pq.RowGroupMetaData) -> bool:
+def _has_no_placeholders(group: RowGroup) -> bool:
     """Whether the footer proves that every row has a value. Sets and their emptiness are not told by a footer."""
-    values = 0
-    for number in range(group.num_columns):
-        column: Any = group.column(number)
-        if column.path_in_schema in _ONE_LEAF:
-            statistics = column.statistics
-            if statistics is None or not statistics.has_null_count:
-                return False
-            values += group.num_rows - statistics.null_count
-    return bool(values == group.num_rows)
+    chunks = [chunk for path, chunk in group.columns.items() if path in _ONE_LEAF]
+    values = sum(group.rows - chunk.nulls for chunk in chunks if chunk.nulls is not None)
+    return all(chunk.nulls is not None for chunk in chunks) and values == group.rows
 
 
 def _bounds(values: Int64s) -> tuple[int | None, int | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from neptune_exporter.errors import ClaimedError, StagingError
+from neptune_exporter.errors import ClaimedError, DamagedDataError, StagingError
 from neptune_exporter.model import RunRef
 from neptune_exporter.storage import commit, disk, names
 from neptune_exporter.storage.claims import Claim
@@ -90,11 +90,28 @@ class DiskFolder(ProjectFolder):
     def parts(self, run: StagedRun) -> Iterator[Iterable[tuple[Path, Any]]]:
         """See `ProjectFolder`. All are open before the first row: a new generation that comes later does no harm."""
         with ExitStack() as stack:
+            for expected in run.manifest.parts if run.manifest is not None else ():
+                self._check_content(run, self.data / expected.path, expected)
             parts = [(self.data / name, stack.enter_context(open_part(self.data / name))) for name in run.part_names()]
             if run.manifest is not None:
                 for (path, part), expected in zip(parts, run.manifest.parts, strict=True):
                     check_part(path, expected, part.metadata.num_rows, path.stat().st_size)
             yield parts
+
+    def _check_content(self, run: StagedRun, path: Path, expected: FileEntry) -> None:
+        """Raises `DamagedDataError` if a part was changed; looks once, and before Arrow does.
+
+        One that is missing or of another size is found later, and said to be that.
+        """
+        seen = not run.checks_content or expected.path in run.checked_parts
+        if seen or not path.is_file() or path.stat().st_size != expected.bytes:
+            return
+        if entry(path, expected.path).sha256 != expected.sha256:
+            raise DamagedDataError(
+                f"{path} was changed: its SHA-256 is not that of the manifest.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
+        run.checked_parts.add(expected.path)
 
     def file_reader(self, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> FileReader:
         """See `ProjectFolder`."""
@@ -113,8 +130,8 @@ class DiskFolder(ProjectFolder):
         if path.exists():
             self.check_area(read_json(path))
             return
-        disk.make_folder(path.parent)
-        disk.make_folder(self.files)
+        for folder in (path.parent, self.files):
+            disk.make_folder(folder)
         deadline = time.monotonic() + commit.PATIENCE_SECONDS
         while not path.exists():
             try:

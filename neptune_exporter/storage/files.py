@@ -65,6 +65,7 @@ class FileWriter:
     def _temporary(self, path: str) -> Path:
         """Where a file is written before it gets its final name."""
         target = self._root / path
+        names.check_inside(self._root, path)
         disk.make_folder(target.parent)
         return target.with_name(f".{uuid.uuid4().hex}.tmp")
 
@@ -137,14 +138,27 @@ class FileReader:
         self._root = root
         self._check = check
         self.known = entries
-        self._hashed: dict[str, str] = {}
+        self.hashed: dict[str, str] = {}  # what had to be read to know it
 
     def local(self, path: str) -> Path:
-        """The file on disk.
+        """The file on disk, whole and as the manifest says; looked at once.
 
         Raises:
-            DamagedDataError: it is missing, has another size than the manifest says, or is not inside the folder.
+            DamagedDataError: it is missing, is not what the manifest says, or is not inside the folder.
         """
+        local, known = self._present(path), self.known.get(path)
+        if known is not None and path not in self.hashed:
+            self.hashed[path] = self.hash_content(path)
+        if known is not None and self.hashed[path] != known.sha256:
+            self._check()
+            raise DamagedDataError(
+                f"{local} was changed: its SHA-256 is not that of the manifest.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
+        return local
+
+    def _present(self, path: str) -> Path:
+        """The file on disk, if it is there and has its size. Raises like `local`."""
         if not names.is_inside(path):
             raise DamagedDataError(
                 f"The file path {path!r} leaves the files folder.", "This archive is not to be trusted."
@@ -166,7 +180,7 @@ class FileReader:
 
     def check(self, path: str) -> None:
         """Whether the file is there and has its size. Raises like `local`."""
-        self.local(path)
+        self._present(path)
 
     def place(self, path: str) -> Place:
         """Where the file lies."""
@@ -191,18 +205,19 @@ class FileReader:
 
     def size(self, path: str) -> int:
         """The size in bytes. Raises like `local`."""
-        return self.local(path).stat().st_size
+        return self._present(path).stat().st_size
 
     def sha256(self, path: str) -> str:
         """The SHA-256, hex, from the manifest where there is one. Raises like `local`."""
         known = self.known.get(path)
         if known is not None:
             return known.sha256
-        if path not in self._hashed:
-            self._hashed[path] = self.hash_content(path)
-        return self._hashed[path]
+        if path not in self.hashed:
+            self.hashed[path] = self.hash_content(path)
+        return self.hashed[path]
 
     def hash_content(self, path: str) -> str:
         """The SHA-256, hex, of what is on disk now. Raises like `local`."""
-        with self.open(path) as file:
+        local = self._present(path)
+        with disk.explained("read", local), local.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

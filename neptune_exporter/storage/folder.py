@@ -20,6 +20,7 @@ from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, FileEntry
 from neptune_exporter.storage.parquet import open_part, part_batches
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
+from neptune_exporter.storage.shapes import is_area
 
 if TYPE_CHECKING:
     from neptune_exporter.storage.draft import Draft
@@ -229,7 +230,11 @@ class ProjectFolder(ABC):
 
     def _foreign_stems(self) -> set[str] | None:
         """The runs that were here before us; None where the folder is not ours."""
-        return set(self._area().get("foreign", ())) if self.ours else None
+        if not self.ours:
+            return None
+        area = self._area()
+        self.check_area(area)
+        return set(area.get("foreign", ()))
 
     def new_area(self) -> dict[str, Any]:
         """What `area.json` is to say."""
@@ -245,7 +250,7 @@ class ProjectFolder(ABC):
     def check_area(self, area: Any) -> None:
         """Raises `StagingError` if an `area.json` is damaged, or from a newer version of this tool."""
         path = self.data / MANIFESTS / AREA
-        if not isinstance(area, dict):
+        if not is_area(area):
             raise DamagedDataError(f"{path} is damaged.", "Restore it from a backup.")
         if area.get("format", 0) > FORMAT:
             raise StagingError(

@@ -20,6 +20,7 @@ from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import RunInfo
 from neptune_exporter.selection import Selection
 from neptune_exporter.storage.place import Place
+from neptune_exporter.storage.shapes import check_manifest
 
 FORMAT = 1
 MANIFESTS = "_manifest"
@@ -241,11 +242,12 @@ def manifest_from(value: Any, path: Place) -> Manifest:
     try:
         if value["format"] > FORMAT:
             raise StagingError(
-                f"{path} was written by a newer version of neptune-exporter ({value.get('tool')}).",
+                f"{path} was written by a newer version of neptune-exporter ({str(value.get('tool'))[:50]}).",
                 "Install that version or a later one: pip install -U neptune-exporter",
             )
+        check_manifest(value)
         return Manifest.from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
         raise DamagedDataError(
             f"{path} is not a manifest: {type(error).__name__} {error}.",
             "Export the run again with --overwrite, or restore the file.",
@@ -256,7 +258,7 @@ def parse_json(data: bytes, path: Place) -> Any:
     """What a JSON file of the staging area holds. Raises `DamagedDataError`, naming it."""
     try:
         return json.loads(data.decode("utf-8", "surrogatepass"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedDataError(
             f"{path} is damaged: {error}.", "Restore it from a backup, or export again with --overwrite."
         ) from error

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.model import Kind
 
 KIND_FOLDERS: dict[Kind, str] = {"run": "", "model": "models", "model_version": "model_versions"}
@@ -104,6 +105,13 @@ def flat_name(attribute: str, key: str) -> str:
 def collision_key(path: str) -> str:
     """Equal for two paths that some file system takes for the same one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+
+
+def check_inside(root: Path, path: str) -> None:
+    """Raises `DamagedDataError` if a relative path leads out of a folder, by `..` or by a symbolic link on the way."""
+    above = (root / path).parent
+    if not is_inside(path) or not above.resolve().is_relative_to(root.resolve()):
+        raise DamagedDataError(f"{root / path} leaves the folder {root}.", "This archive is not to be trusted.")
 
 
 def is_inside(path: str) -> bool:

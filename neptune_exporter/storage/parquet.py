@@ -18,6 +18,7 @@ from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import BATCH_SCHEMA, NAME_COLUMNS, SCHEMA, VALUE_COLUMN, normalize
 from neptune_exporter.storage import disk
+from neptune_exporter.storage.footer import RowGroup, read_footer
 from neptune_exporter.storage.manifest import FileEntry
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.place import Place
@@ -26,6 +27,8 @@ PART_BYTES = 50 << 20
 GROUP_ROWS = 1_000_000
 GROUP_BYTES = 128 << 20
 READ_ROWS = 65_536
+# What Arrow raises of bytes that are no Parquet any more; a text that is not UTF-8 is a ValueError.
+UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError)
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -171,27 +174,34 @@ def open_part(path: Place) -> pq.ParquetFile:
             part = pq.ParquetFile(path.ranged(), read_dictionary=list(NAME_COLUMNS), pre_buffer=True)
         else:
             part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
+        found = set(part.schema_arrow.names)
     except KeyError as error:  # a name column is missing
-        raise _not_a_part(path, error.args[0].decode()) from error
-    except (OSError, pa.ArrowException) as error:
+        name = error.args[0]
+        raise _not_a_part(path, name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)) from error
+    except UNREADABLE as error:
         raise damaged(path, error) from error
-    found = set(part.schema_arrow.names)
     for name in SCHEMA.names:
         if name not in found:
             raise _not_a_part(path, name)
     return part
 
 
+def row_groups(path: Place) -> list[RowGroup]:
+    """What the footer of a part says. Raises like `open_part`."""
+    try:
+        with path.ranged() if isinstance(path, ObjectPath) else Path(str(path)).open("rb") as file:
+            return read_footer(file)
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
+
+
 def bytes_by_column(path: Place) -> dict[str, int]:
     """The bytes on disk of each column of a part, from its footer. Raises like `open_part`."""
-    metadata = open_part(path).metadata
     found: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            name = column.path_in_schema.split(".", 1)[0]
-            found[name] = found.get(name, 0) + column.total_compressed_size
+    for group in row_groups(path):
+        for name, chunk in group.columns.items():
+            column = name.split(".", 1)[0]
+            found[column] = found.get(column, 0) + chunk.bytes
     return found
 
 
@@ -221,7 +231,7 @@ def part_batches(part: pq.ParquetFile, path: Place) -> Iterator[pa.RecordBatch]:
                     f"{path} holds rows without a name or a type.", "Restore it from a backup, or export the run again."
                 )
             yield without_placeholders(rows)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
 
 
@@ -269,7 +279,7 @@ def read_index(path: Place, data: bytes) -> list[Attribute]:
     try:
         # Not pq.read_table: that imports pandas, which takes longer than everything else here.
         table = pq.ParquetFile(pa.BufferReader(data)).read().select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
     columns: Iterable[list[Any]] = (table.column(name).to_pylist() for name in INDEX_SCHEMA.names)
     return [Attribute(*row) for row in zip(*columns, strict=True)]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +80,8 @@ class StagedRun:
         self._folder = folder
         self._parts = [part.path for part in manifest.parts] if manifest else list(parts)
         entries = {file.path: file for file in manifest.files} if manifest else {}
+        self.checks_content = True  # whether a part that was changed since is refused
+        self.checked_parts: set[str] = set()
         self.files = folder.file_reader(entries, partial(self.check_unchanged, suspect=True))
 
     # --- what it is
@@ -295,6 +297,30 @@ class StagedRun:
             fingerprint.write(_without_files(batch, missing) if missing else batch)
         info = info_from_values(self.ref, identity)
         return Scan(info, fingerprint.attributes(), tuple(problems), frozenset(paths), frozenset(missing))
+
+    def remembered(self) -> dict[str, Any]:
+        """What reading an unproven run has told, as a JSON object for `recalled`."""
+        scan = self._scan
+        return {
+            "parts": self._parts,
+            "info": scan.info.to_json(),
+            "attributes": scan.attributes,
+            "problems": [problem.to_json() for problem in scan.problems],
+            "files": sorted(scan.files),
+            "missing": sorted(scan.missing),
+            "hashed": self.files.hashed,
+        }
+
+    @classmethod
+    def recalled(cls, folder: ProjectFolder, value: Mapping[str, Any]) -> Self:
+        """The run that `remembered` this; it need not be read to say what it is."""
+        info = RunInfo.from_json(value["info"])
+        run = cls(folder, info.ref, None, value["parts"])
+        problems = tuple(Problem.from_json(problem) for problem in value["problems"])
+        attributes = [Attribute(*row) for row in value["attributes"]]
+        run._scan = Scan(info, attributes, problems, frozenset(value["files"]), frozenset(value["missing"]))
+        run.files.hashed.update(value["hashed"])
+        return run
 
     def as_manifest(self, generation: int = 1) -> Manifest:
         """What a manifest of this unproven run would say; its index is not written yet."""

@@ -18,7 +18,7 @@ from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import RunInfo, RunRef, normalize
 from neptune_exporter.selection import CLASSES, Selection
-from neptune_exporter.storage import disk
+from neptune_exporter.storage import disk, names
 from neptune_exporter.storage.identity import info_from_rows
 from neptune_exporter.storage.manifest import FileEntry, Manifest, SourceRecord, Totals, read_json, read_manifest
 
@@ -26,7 +26,9 @@ REF = RunRef("team/manifests", "run-1")
 TEXT = st.text(st.characters(), max_size=12)
 TIMES = st.datetimes(min_value=datetime(1970, 1, 2), timezones=st.just(UTC))
 PROBLEMS = st.builds(Problem, TEXT, TEXT | st.none(), st.sampled_from(["retry", "permanent"]), st.integers(1, 99))
-ENTRIES = st.builds(FileEntry, TEXT, st.integers(0, 2**60), st.just("0" * 64))
+PATHS = TEXT.filter(names.is_inside)
+COUNTS = st.integers(0, 2**63 - 1)
+ENTRIES = st.builds(FileEntry, PATHS, COUNTS, st.just("0" * 64))
 REFS = st.builds(RunRef, TEXT, TEXT, st.sampled_from(["run", "model", "model_version"]))
 INFOS = st.builds(
     RunInfo,
@@ -56,12 +58,12 @@ MANIFESTS = st.builds(
     st.integers(1, 99),
     INFOS,
     st.lists(SOURCES, min_size=1, max_size=2).map(tuple),
-    st.lists(st.builds(FileEntry, TEXT, st.integers(0), TEXT, st.integers(0)), max_size=2).map(tuple),
+    st.lists(st.builds(FileEntry, PATHS, COUNTS, st.just("a" * 64), COUNTS), max_size=2).map(tuple),
     st.lists(ENTRIES, max_size=2).map(tuple),
     ENTRIES,
     ENTRIES | st.none(),
     TEXT,
-    st.builds(Totals, st.dictionaries(TEXT, st.tuples(st.integers(0), st.integers(0))), st.integers() | st.none()),
+    st.builds(Totals, st.dictionaries(TEXT, st.tuples(COUNTS, COUNTS)), st.integers(-(2**63), 2**63 - 1) | st.none()),
     st.booleans(),
 )
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import AccessError, Problem, SourceError
 from neptune_exporter.exporters.patience import (
     ATTEMPTS,
@@ -172,6 +173,7 @@ class Client:
                     prepared, timeout=(CONNECT_SECONDS, READ_SECONDS), **settings
                 )
             except self._requests.RequestException as error:
+                refuse_untrusted(error, self.url, AccessError)
                 raise TryAgainError(f"the connection to {self.url} failed: {_reason(error)}") from None
             if response.status_code != 401:
                 return response
@@ -279,6 +281,7 @@ def _probe(url: str) -> None:
     try:
         response = requests.get(f"{url}/api/backend/swagger.json", timeout=CONNECT_SECONDS, verify=ssl_verify())
     except requests.RequestException as error:
+        refuse_untrusted(error, url, SourceError)
         raise SourceError(f"Cannot reach {url}: {_reason(error)}.", hint) from None
     if response.status_code in (401, 403, 404):
         raise SourceError(f"{url} is not a Neptune 2.x server: it answered {response.status_code}.", hint)

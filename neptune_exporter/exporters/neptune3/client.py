@@ -33,6 +33,7 @@ from neptune_query.generated.neptune_api.types import OAuthToken
 from neptune_query.internal.env import NEPTUNE_HTTP_REQUEST_TIMEOUT_SECONDS, NEPTUNE_VERIFY_SSL
 
 from neptune_exporter import __version__
+from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import AccessError
 from neptune_exporter.exporters.neptune3.points import MalformedPageError
 from neptune_exporter.exporters.patience import (
@@ -177,6 +178,7 @@ class Client:
         try:
             return self._http.request(method, path, **how)
         except httpx.TransportError as error:
+            refuse_untrusted(error, self.url, AccessError)
             raise TryAgainError(_words(error)) from error
         except InvalidApiTokenException as error:
             raise RequestError(f"{self.url} gives no access token that can be used: {error}") from error

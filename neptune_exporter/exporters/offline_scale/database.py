@@ -161,7 +161,7 @@ class Database:
             row = self._connection.execute(query, (sequence_id,)).fetchone()
         except sqlite3.Error:
             return None
-        return row if row and isinstance(row[3], bytes) else None
+        return row if row and isinstance(row[1], int) and isinstance(row[3], bytes) else None
 
     def blocks(self, after: int = 0) -> Iterator[Block]:
         """All operations above a sequence id that can be read, ascending, in blocks of about `BLOCK_BYTES`.
@@ -194,7 +194,9 @@ class Database:
 
     def _one_by_one(self, after: int) -> Iterator[Operation]:
         end = max(filter(None, (self.ever, self.last)), default=after)
-        for sequence_id in range(after + 1, end + 1):
+        start = max(after + 1, self.first or 0)
+        end = min(end, start + self.path.stat().st_size)  # whatever the numbers say: an operation takes some bytes
+        for sequence_id in range(start, end + 1):
             operation = self.operation(sequence_id)
             if operation is not None:
                 yield operation
@@ -223,7 +225,7 @@ class Database:
         return [
             f"operation {sequence_id}: {kind}: {details}"
             for sequence_id, kind, details in rows
-            if sequence_id is not None and sequence_id < gone and kind not in _RETRIED_ERRORS
+            if isinstance(sequence_id, int) and sequence_id < gone and kind not in _RETRIED_ERRORS
         ]
 
     def _rows(self, query: str) -> list[Any]:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import httpx
 import stamina
 
+from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import StartAgainError, TargetAccessError, TargetError
 
 logger = logging.getLogger(__name__)
@@ -204,6 +205,7 @@ def _sending(what: str, *, repeatable: bool) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        refuse_untrusted(error, "Pluto", TargetAccessError)
         raise _TryAgainError(_reason(error), sent=False) from None
     except httpx.TransportError as error:
         message = f"the connection broke during {what}: {_reason(error)}"

@@ -19,6 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 import stamina
 
+from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import ExporterError, TargetAccessError, TargetError
 
 PAGE_RUNS = 100
@@ -319,6 +320,7 @@ class Server:
             text = error.response.text[:300]
             raise TargetError(f"W&B at {self.url} answers {error.response.status_code}: {text}") from error
         except httpx.HTTPError as error:
+            refuse_untrusted(error, self.url, TargetAccessError)
             raise TargetError(
                 f"No W&B server answers at {self.url}.", f"Is the address right? It said: {error!r}"
             ) from error

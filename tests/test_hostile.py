@@ -1,0 +1,525 @@
+# Copyright 2026 the neptune-exporter authors
+# SPDX-License-Identifier: Apache-2.0
+"""Archives and offline folders from strangers, damaged or made to do harm.
+
+Whatever they hold: every command ends with an error of ours or a finding, never with a traceback; nothing outside
+of the area is read, written or removed; and no row that its checksum does not vouch for passes as what was exported.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import areas
+import numpy as np
+import pyarrow as pa
+import pytest
+from areas import PROJECT, TIME, floats, row, stage, tags, text
+from exporters.collect import collect_all, offline
+
+from neptune_exporter.errors import ExporterError, Problem
+from neptune_exporter.model import OutsideValue, RunInfo, RunRef, rows_batch
+from neptune_exporter.report.found import of_summary, of_verify
+from neptune_exporter.report.page import html
+from neptune_exporter.storage.manifest import SourceRecord
+from neptune_exporter.summary import summary
+from neptune_exporter.verify.check import Depth, verify
+from neptune_exporter.verify.finding import exit_code
+
+CASES, SOAK_CASES = 60, 3000  # of each kind
+ONE, TWO = RunRef(PROJECT, "RUN-1"), RunRef(PROJECT, "RUN-2")
+
+# --- what is done to a file
+
+
+def flipped(data: bytes, dice: random.Random) -> bytes:
+    """Some bits are not what they were."""
+    changed = bytearray(data)
+    for _ in range(dice.choice([1, 1, 1, 2, 8])):
+        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+    return bytes(changed)
+
+
+def cut(data: bytes, dice: random.Random) -> bytes:
+    """The end is missing."""
+    return data[: dice.randrange(len(data))]
+
+
+def holed(data: bytes, dice: random.Random) -> bytes:
+    """A piece in the middle is missing, zero, or something else."""
+    start = dice.randrange(len(data))
+    length = dice.randrange(1, 64)
+    filling = dice.choice([b"", bytes(length), dice.randbytes(length), data[:length]])
+    return data[:start] + filling + data[start + length :]
+
+
+def spliced(data: bytes, dice: random.Random) -> bytes:
+    """Numbers of lengths and offsets are as large or as negative as can be."""
+    start = dice.randrange(len(data))
+    extreme = dice.choice([b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80" * 10, b"\x00" * 8])
+    return data[:start] + extreme + data[start + len(extreme) :]
+
+
+DAMAGES = (flipped, flipped, cut, holed, spliced)
+HOSTILE = [
+    *(None, True, -1, 0, 2**63, 10**400, 1e308, float("nan"), float("inf"), "", "x" * 100_000, [], {}, [[]], {"a": []}),
+    *(
+        "..",
+        "../../outside",
+        "/etc/passwd",
+        "a/../../b",
+        "\0",
+        "C:\\x",
+        "\ud800",
+        "\u202e",
+        "NaN",
+        "1e999999999",
+        "con",
+    ),
+    *([None], ["../outside"], {"path": "../outside"}, "9" * 5000, "\\\\host\\share", "models/..", "a\nb"),
+]
+
+
+def nodes(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Where something stands in a JSON value."""
+    for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+        yield (*path, key)
+        if isinstance(below, dict | list):
+            yield from nodes(below, (*path, key))
+
+
+def confused(data: bytes, dice: random.Random) -> bytes:
+    """JSON in which something is what nobody expects there, missing, or there twice."""
+    value = json.loads(data)
+    for _ in range(dice.choice([1, 1, 2, 4])):
+        places = list(nodes(value))
+        if not places:
+            break
+        *above, last = dice.choice(places)
+        holder = functools.reduce(lambda at, key: at[key], above, value)
+        if dice.random() < 0.15:
+            del holder[last]
+        else:
+            holder[last] = dice.choice(HOSTILE)
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+@contextmanager
+def changed(path: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
+    data = path.read_bytes()
+    path.write_bytes(change(data))
+    try:
+        yield
+    finally:
+        path.write_bytes(data)
+
+
+# --- what must hold
+
+
+def outside_of(area: Path) -> dict[str, bytes]:
+    """What lies beside an area: nothing of it may ever change."""
+    around = area.parent
+    return {str(p): p.read_bytes() for p in around.iterdir() if p.is_file()} | {
+        str(p): b"" for p in around.rglob("*") if area not in (p, *p.parents)
+    }
+
+
+def clear(error: ExporterError) -> None:
+    """An error is a sentence for people, in one line."""
+    assert error.message
+    assert "Traceback" not in error.message
+
+
+def looked_at(area: Path, *, page: bool = True) -> tuple[dict[str, Any], int]:
+    """Every row that can be read, by run, and the exit code of a verification; errors of ours are fine."""
+    staging = areas.staging(area)
+    rows: dict[str, Any] = {}
+    code = 0
+    try:
+        found = summary(staging, footers=True)
+        if page:
+            html("x", of_summary(found, "x"))
+        json.dumps(found.to_json(), allow_nan=False)
+        depth = Depth(read_data=True)
+        checked = list(verify(staging, depth, workers=1))
+        code = exit_code([finding for one in checked for finding in one.findings])
+        if page:
+            html("x", of_verify(checked, depth, "x", code))
+    except ExporterError as error:
+        clear(error)
+        code = 1
+    for ref in (ONE, TWO):
+        try:
+            run = staging.run(ref)
+            if run is None:
+                continue
+            got = [record for batch in run.read() for record in batch.to_pylist()]
+            files = {path: run.files.local(path).read_bytes().hex() for path in run.file_paths()}
+            rows[ref.run_id] = json.dumps([sorted(map(str, got)), files])
+        except ExporterError as error:
+            clear(error)
+    return rows, code
+
+
+def made(root: Path) -> Path:
+    """An area of ours with everything that one can hold."""
+    area = root / "area"
+    histogram = rows_batch(
+        ONE,
+        "h",
+        "histogram_series",
+        step_micros=np.array([1_000_000]),
+        time_ms=np.array([areas.TIME_MS]),
+        histogram_value=pa.array([{"type": "COUNTING", "edges": [0.0, 1.0], "values": [2.0]}]),
+    )
+    batches = [floats(ONE, "loss", [0.5, 1.5, float("nan")]), text(ONE, "name", "x"), tags(ONE, ["a", "b"]), histogram]
+    writer = areas.staging(area).writer(
+        RunInfo(ONE, name="a name", parent=TWO, fork_step=Decimal("2.5"), created=datetime(2024, 1, 1, tzinfo=UTC)),
+        SourceRecord("listed", "a list", {"n": 1}, problems=()),
+    )
+    for batch in batches:
+        writer.write(batch)
+    path = writer.files.add("model", "model.bin", [b"12345678" * 20])
+    writer.write(rows_batch(ONE, "model", "file", file_value=pa.array([{"path": path}])))
+    writer.problem(Problem("gone", "x", "retry"))
+    writer.outside(OutsideValue("big", "float_series", "a step of 1e12", "1.0", "1000000000000", None))
+    writer.commit()
+    stage(area, "RUN-2", floats(TWO, "loss", [2.0]), files={"a": b"b"})
+    return area
+
+
+KINDS = {
+    "manifest": lambda area: areas.manifest(area, "RUN-1"),
+    "area": lambda area: areas.folder(area) / "_manifest" / "area.json",
+    "index": lambda area: areas.index(area, "RUN-1"),
+    "part": lambda area: areas.part(area, "RUN-1"),
+    "extra": lambda area: areas.manifest(area, "RUN-1").with_suffix(".extra.jsonl"),
+    "file": lambda area: next((area / "files").rglob("model*.bin")),
+}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ours")
+    (root / "outside").write_bytes(b"nobody's business")
+    area = made(root)
+    return area, looked_at(area)[0]
+
+
+def try_all(area: Path, path: Path, pristine: dict[str, Any], damages: Any, seeds: range, *, proven: bool) -> None:
+    before = outside_of(area)
+    caught = 0
+    for seed in seeds:
+        dice = random.Random(f"{path.suffix}{seed}")
+        damage = dice.choice(damages)
+        with changed(path, lambda data, damage=damage, dice=dice: damage(data, dice)):
+            rows, code = looked_at(area, page=seed % 10 == 0)
+            leftovers = list(area.rglob("*.tmp"))
+        caught += code != 0 or rows != pristine
+        if proven:
+            for run_id, got in rows.items():
+                assert got == pristine[run_id], f"{path.name}: {damage.__name__}, seed {seed}: wrong rows pass as right"
+        assert not leftovers
+    assert outside_of(area) == before
+    assert caught > len(seeds) // 2  # else the damage would do nothing at all
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_of_our_areas(ours, kind):
+    area, pristine = ours
+    damages = (*DAMAGES, *([confused] * 5 if kind in ("manifest", "area") else []))
+    try_all(area, KINDS[kind](area), pristine, damages, range(CASES), proven=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_more_damaged_files_of_our_areas(ours, kind):
+    area, pristine = ours
+    damages = (*DAMAGES, *([confused] * 5 if kind in ("manifest", "area") else []))
+    try_all(area, KINDS[kind](area), pristine, damages, range(CASES, SOAK_CASES), proven=True)
+
+
+ROWS = [
+    row("sys/id", "string", string_value="RUN-1"),
+    row("sys/forking/parent", "string", string_value="RUN-0"),
+    row("sys/forking/step", "float", float_value=2.5),
+    row("sys/creation_time", "datetime", datetime_value=TIME),
+    row("sys/tags", "string_set", string_set_value=["a", "b"]),
+    *(row("loss", "float_series", step=step, timestamp=TIME, float_value=step / 7) for step in range(50)),
+    row("plot", "file", file_value={"path": "RUN-1/plot.png"}),
+]
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    area = tmp_path_factory.mktemp("official") / "area"
+    areas.official(area, "RUN-1", ROWS)
+    (area / "files" / areas.stem(PROJECT) / "RUN-1").mkdir()
+    (area / "files" / areas.stem(PROJECT) / "RUN-1" / "plot.png").write_bytes(b"1234567")
+    return area
+
+
+def test_damaged_parts_of_official_archives(official):
+    """Nothing vouches for their values; that the tool stays sane is all that there is to hold."""
+    part = areas.part(official, "RUN-1")
+    for seed in range(CASES):
+        dice = random.Random(seed)
+        with changed(part, lambda data, dice=dice: dice.choice(DAMAGES)(data, dice)):
+            looked_at(official, page=seed % 10 == 0)
+
+
+@pytest.mark.soak
+def test_many_more_damaged_parts_of_official_archives(official):
+    part = areas.part(official, "RUN-1")
+    for seed in range(CASES, SOAK_CASES):
+        dice = random.Random(seed)
+        with changed(part, lambda data, dice=dice: dice.choice(DAMAGES)(data, dice)):
+            looked_at(official, page=seed % 10 == 0)
+
+
+# --- archives made to do harm
+
+
+def plan_of(area: Path, **changes: Any) -> None:
+    """Leaves a commit that was interrupted, as anybody can write one into an archive."""
+    manifest = json.loads(areas.manifest(area, "RUN-1").read_text())
+    plan = {"format": 1, "manifest": manifest, "renames": [], "removals": {}, **changes}
+    areas.manifest(area, "RUN-1").with_suffix(".next.json").write_text(json.dumps(plan))
+
+
+@pytest.mark.parametrize("out", ["../../../../outside", "{absolute}", "link/outside", "_manifest/../../../../outside"])
+@pytest.mark.parametrize("how", ["removals data", "removals files", "rename from", "rename to"])
+def test_a_commit_in_an_archive_touches_nothing_outside(tmp_path, how, out):
+    area = made(tmp_path)
+    victim = tmp_path / "outside"
+    victim.write_bytes(b"nobody's business")
+    for folder in (areas.folder(area), area / "files" / areas.stem(PROJECT)):
+        (folder / "link").symlink_to(tmp_path)
+    out = out.replace("{absolute}", str(victim))
+    inside = areas.part(area, "RUN-1").name
+    plan_of(area, **{
+        "removals data": {"removals": {"data": [out]}},
+        "removals files": {"removals": {"files": [out]}},
+        "rename from": {"renames": [[out, inside]]},
+        "rename to": {"renames": [[inside, out]]},
+    }[how])  # fmt: skip
+    _, code = looked_at(area)
+    assert code == 4
+    assert victim.read_bytes() == b"nobody's business"
+
+
+@pytest.mark.parametrize("place", ["part", "index", "extra", "file"])
+@pytest.mark.parametrize("out", ["../../../outside.parquet", "/etc/passwd", "..", ""])
+def test_a_manifest_names_nothing_outside(tmp_path, place, out):
+    area = made(tmp_path)
+    shutil.copyfile(areas.part(area, "RUN-1"), tmp_path / "outside.parquet")
+
+    def change(manifest):
+        if place == "file":
+            manifest["files"][0][0] = out
+        else:
+            (manifest["parts"][0] if place == "part" else manifest[place])["path"] = out
+
+    areas.changed_json(areas.manifest(area, "RUN-1"), change)
+    rows, code = looked_at(area)
+    assert code == 4
+    assert rows.keys() == {"RUN-2"}
+
+
+def test_links_in_the_files_folder_lead_nowhere(tmp_path):
+    """Neither a file that is read nor one that a later export downloads."""
+    victim = tmp_path / "outside"
+    victim.mkdir()
+    (victim / "secret").write_bytes(b"12345678" * 20)
+    area = made(tmp_path)
+    file = KINDS["file"](area)
+    own = file.parent
+    file.unlink()
+    file.symlink_to(victim / "secret")
+    assert looked_at(area)[1] == 4
+    file.unlink()
+    own.rmdir()
+    own.symlink_to(victim)
+    with pytest.raises(ExporterError, match="leaves the folder"):
+        stage(area, "RUN-1", text(ONE, "a", "b"), files={"model": b"downloaded"})
+    assert sorted(path.name for path in victim.iterdir()) == ["secret"]
+
+
+NAMES = [
+    "../../outside",
+    "/outside",
+    "a/../../../outside",
+    "..",
+    ".",
+    "con",
+    "a\0b",
+    "\ud800",
+    "x" * 5000,
+    "C:\\x",
+    "~/x",
+    "-rf",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_from_a_server_stay_inside(tmp_path, name):
+    area = tmp_path / "area"
+    printable = name.encode("utf-8", "replace").decode()
+    for project, run_id, attribute in ((name, "r", "a"), ("p", name, "a"), ("p", "r", name)):
+        ref = RunRef(project.encode("utf-8", "replace").decode(), run_id.encode("utf-8", "replace").decode())
+        stage(
+            area,
+            ref.run_id,
+            text(ref, printable, "x"),
+            project=ref.project_id,
+            files={attribute.encode("utf-8", "replace").decode(): b"x"},
+        )
+    everything = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert all(path.is_relative_to(area / "data") or path.is_relative_to(area / "files") for path in everything)
+    assert sum(path.is_relative_to(area / "files") for path in everything) == 3
+    staging = areas.staging(area)
+    assert exit_code([f for one in verify(staging, Depth(read_data=True), workers=1) for f in one.findings]) == 0
+
+
+def test_json_that_is_nested_too_deep(tmp_path):
+    area = made(tmp_path)
+    areas.manifest(area, "RUN-1").write_text("[" * 200_000)
+    (areas.folder(area) / "_manifest" / "area.json").write_text('{"a":' * 200_000)
+    assert looked_at(area)[1] != 0
+
+
+# --- offline folders
+
+
+def read_offline(folder: Path, scratch: Path) -> None:
+    """What the exporter makes of an offline folder: rows, problems, or an error of ours."""
+    try:
+        collect_all(offline(folder), scratch)
+    except ExporterError as error:
+        clear(error)
+
+
+def offline_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+
+
+def fuzz_offline(folder: Path, scratch: Path, seeds: range) -> None:
+    paths = offline_files(folder)
+    before = outside_of(folder)
+    for seed in seeds:
+        dice = random.Random(seed)
+        path = dice.choice(paths)
+        with changed(path, lambda data, dice=dice: dice.choice(DAMAGES)(data, dice)):
+            read_offline(folder, scratch / str(seed))
+            assert offline_files(folder) == paths or path.stat().st_size == 0, "an offline folder is only read"
+        shutil.rmtree(scratch / str(seed), ignore_errors=True)
+    assert outside_of(folder) == before
+
+
+@pytest.fixture(scope="module")
+def scale_folder(tmp_path_factory):
+    from truth import HistogramValue, Logger
+
+    root = tmp_path_factory.mktemp("scale")
+    log = Logger(root / ".neptune", "fuzzed", experiment_name="e")
+    log.configs({"a/b": 1, "s": "text", "set": ["x"], "t": datetime(2024, 1, 1, tzinfo=UTC), "f": 0.5, "yes": True})
+    for step in ("0", "1", "2.5"):
+        log.metrics({"loss": 0.25, "acc": 1.0}, step)
+        log.texts({"out": "line"}, step)
+        log.histograms({"h": HistogramValue("COUNTING", (0.0, 1.0), (3.0,))}, step)
+    log.files({"file": b"content"})
+    log.close()
+    return root / ".neptune"
+
+
+@pytest.fixture(scope="module")
+def legacy_folder(tmp_path_factory):
+    import neptune
+
+    root = tmp_path_factory.mktemp("legacy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run = neptune.init_run(
+            mode="offline", git_ref=False, source_files=[], capture_stdout=False, capture_stderr=False
+        )
+        run["a/b"] = 1
+        run["s"] = "text"
+        run["tags"].add(["x"])
+        for step in range(5):
+            run["loss"].append(0.5, step=step)
+            run["out"].append("line")
+        run["file"].upload(neptune.types.File.from_content("content"))
+        run.stop()
+    return root / ".neptune"
+
+
+@pytest.mark.parametrize("client", ["scale", "legacy"])
+def test_damaged_offline_folders(request, tmp_path, client):
+    fuzz_offline(request.getfixturevalue(f"{client}_folder"), tmp_path, range(CASES))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("client", ["scale", "legacy"])
+def test_many_more_damaged_offline_folders(request, tmp_path, client):
+    fuzz_offline(request.getfixturevalue(f"{client}_folder"), tmp_path, range(CASES, SOAK_CASES))
+
+
+CELLS = [
+    None,
+    -1,
+    2**62,
+    0.5,
+    "",
+    "text",
+    b"",
+    b"\xff" * 30,
+    b"\x0a\xff\xff\xff\xff\x7f",
+    "../../../etc/passwd",
+    "/etc/passwd",
+]
+
+
+def test_offline_databases_whose_cells_are_anything(scale_folder, tmp_path):
+    """SQLite holds any type in any column; protobuf holds anything at all."""
+    (database,) = scale_folder.rglob("run_operations.sqlite3")
+    pristine = database.read_bytes()
+    with sqlite3.connect(database) as opened:
+        tables = {
+            table: [column[1] for column in opened.execute(f'PRAGMA table_info("{table}")')]
+            for (table,) in opened.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            if not table.startswith("sqlite_")
+        }
+    opened.close()
+    try:
+        for seed in range(CASES // 2):
+            dice = random.Random(seed)
+            opened = sqlite3.connect(database)
+            for _ in range(dice.choice([1, 3])):
+                table = dice.choice(sorted(tables))
+                value = dice.choice([*CELLS, dice.randbytes(20)])
+                which = dice.choice(["1=1", "rowid % 3 = 0"])
+                try:
+                    with opened:
+                        opened.execute(
+                            f'UPDATE "{table}" SET "{dice.choice(tables[table])}" = ? WHERE {which}', (value,)
+                        )
+                except sqlite3.Error:
+                    continue
+            opened.close()
+            read_offline(scale_folder, tmp_path / str(seed))
+            copied = [p for p in (tmp_path / str(seed)).rglob("*") if p.is_file()]
+            assert not [p for p in copied if b"root:" in p.read_bytes()], "a file that was never attached was taken"
+            database.write_bytes(pristine)
+    finally:
+        database.write_bytes(pristine)
