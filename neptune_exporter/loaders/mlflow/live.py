@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.file_names import FILE_TYPES
-from neptune_exporter.loaders.keys import ARTIFACT_RULE, ArtifactPaths, shortened, target_key
+from neptune_exporter.loaders.keys import shortened, target_key
+from neptune_exporter.loaders.live_files import TextFiles, file_places
 from neptune_exporter.loaders.loader import Limits, LoadOptions, RunFiles, RunToLoad, TargetProject
 from neptune_exporter.loaders.mlflow import tags
 from neptune_exporter.loaders.mlflow.experiments import Experiments
@@ -32,16 +33,13 @@ from neptune_exporter.loaders.mlflow.points import image
 from neptune_exporter.loaders.mlflow.tracking import Tracking
 from neptune_exporter.loaders.parameters import held_text, parameter_text
 from neptune_exporter.loaders.runs import title
-from neptune_exporter.loaders.series_text import STRING_HEADING, histogram_series_lines, string_series_lines
 from neptune_exporter.model import MICRO, NO_VALUE, RunInfo, Series, series_of, step_micros, step_text, time_millis
 
 TEXT_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 60.0
 _BATCH = 1000
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-_LIST = "files_list.json"  # of an artifact; its row has no name
 _EXACT = "neptune/live_exact.jsonl"
-_SERIES = {"string_series": ("series", ".txt"), "histogram_series": ("histograms", ".jsonl")}
 
 
 class MLflowLive:
@@ -74,11 +72,8 @@ class MLflowLive:
         self._labels: dict[str, dict[str, str]] = {}
         self._gone: list[str] = []
         self._temporary = tempfile.TemporaryDirectory(prefix="neptune-exporter-live-")
-        self._texts = Path(self._temporary.name, "texts")
+        self._texts = TextFiles(Path(self._temporary.name, "texts"))
         self._uploads = Path(self._temporary.name, "uploads")
-        self._changed: set[str] = set()
-        self._paths: dict[tuple[str, str], str] = {}
-        self._artifacts = ArtifactPaths()
         self._written = self._beat = 0.0
 
     def open(self, info: RunInfo, files: RunFiles) -> str:
@@ -121,11 +116,11 @@ class MLflowLive:
             if series.type == "float_series":
                 if not again:
                     self._points(series)
-            elif series.type in _SERIES:
-                lines = string_series_lines if series.type == "string_series" else histogram_series_lines
-                self._text(series, lines(series.rows))
+            elif series.type in ("string_series", "histogram_series"):
+                self._texts.add(series)
             elif series.type in FILE_TYPES:
-                self._file_rows(series, again=again)
+                if not again:
+                    self._file_rows(series)
             else:
                 self._single(series, again=again)
 
@@ -187,23 +182,7 @@ class MLflowLive:
             )
             for value, step, when in zip(values, steps, times, strict=True)
         ]
-        self._append_text(_EXACT, ("\n".join(lines) + "\n").encode())
-
-    def _text(self, series: Series, lines: bytes) -> None:
-        name = (series.path, series.type)
-        if name not in self._paths:
-            folder, extension = _SERIES[series.type]
-            wanted = f"{folder}/{target_key(series.path, ARTIFACT_RULE)}{extension}"
-            self._paths[name] = self._artifacts.take(wanted, series.path)
-            lines = (STRING_HEADING if series.type == "string_series" else b"") + lines
-        self._append_text(self._paths[name], lines)
-
-    def _append_text(self, path: str, lines: bytes) -> None:
-        place = self._texts / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("ab") as file:
-            file.write(lines)
-        self._changed.add(path)
+        self._texts.append(_EXACT, ("\n".join(lines) + "\n").encode())
 
     def _single(self, series: Series, *, again: bool) -> None:
         value = series.values.slice(series.rows.num_rows - 1)
@@ -229,20 +208,8 @@ class MLflowLive:
             whole = parameter_text(series.type, value)
             self._tags |= now | {tags.TAG_SETS[series.path]: held_text(whole, tags.TAG_LENGTH, "a later load")}
 
-    def _file_rows(self, series: Series, *, again: bool) -> None:
-        micros = step_micros(series.rows.column("step")).tolist()
-        members = series.rows.column("string_value").to_pylist()
-        for path, step, member in zip(series.values.field("path").to_pylist(), micros, members, strict=True):
-            suffix = Path(path).suffix
-            wanted = f"files/{target_key(series.path, ARTIFACT_RULE)}"
-            if series.type in ("file_set", "artifact"):
-                wanted += f"/{target_key(member or _LIST, ARTIFACT_RULE)}"
-            elif series.type == "file_series":
-                wanted += f"/step_{'none' if step == NO_VALUE else step_text(step)}{suffix}"
-            elif not wanted.lower().endswith(suffix.lower()):
-                wanted += suffix
-            if again:
-                continue
+    def _file_rows(self, series: Series) -> None:
+        for path, wanted in file_places(series):
             place = self._uploads / wanted
             place.parent.mkdir(parents=True, exist_ok=True)
             self._files.local(path).replace(place)
@@ -269,7 +236,7 @@ class MLflowLive:
 
     def _write_texts(self) -> None:
         self._written = time.monotonic()
-        for path in sorted(self._changed):
+        for path in sorted(self._texts.changed):
             folder, _, _ = path.rpartition("/")
-            self._tracking.upload_file(self._run_id, self._texts / path, folder)
-        self._changed.clear()
+            self._tracking.upload_file(self._run_id, self._texts.local(path), folder)
+        self._texts.changed.clear()

@@ -22,6 +22,7 @@ import pyarrow as pa
 from neptune_exporter.errors import StartAgainError
 from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.keys import target_key
+from neptune_exporter.loaders.live_files import LIST_NAME
 from neptune_exporter.loaders.live_marks import ENDED, live_marker
 from neptune_exporter.loaders.loader import RunFiles, RunToLoad
 from neptune_exporter.loaders.pluto import marks
@@ -44,7 +45,6 @@ from neptune_exporter.model import MICRO, NO_VALUE, RunInfo, Series, series_of, 
 
 logger = logging.getLogger(__name__)
 
-_LIST = "files_list.json"  # of an artifact; its row has no name
 SENT = "neptune.live.sent"  # how many rows of each series and file attribute have arrived
 _HEARTBEAT_SECONDS = 60.0
 _STATUS = {"finished": "COMPLETED", "failed": "FAILED", "killed": "TERMINATED"}
@@ -251,7 +251,7 @@ class PlutoLive:
             content_type = _CONTENT_TYPES.get(kind, "application/octet-stream")
             self._announce(_MEDIA.get(kind, "ARTIFACT"), key)
             if series.type in ("file_set", "artifact"):
-                name = target_key(member or _LIST, marks.FILE_RULE)
+                name = target_key(member or LIST_NAME, marks.FILE_RULE)
             elif series.type == "file_series":
                 name = f"step_{'none' if micros == NO_VALUE else step_text(micros)}{extension}"
             else:

@@ -12,7 +12,6 @@ run brings the artifact, and marks this run superseded.
 from __future__ import annotations
 
 import json
-import posixpath
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neptune_exporter.loaders.keys import ARTIFACT_RULE, ArtifactPaths, target_key
+from neptune_exporter.loaders.file_names import FILE_TYPES
+from neptune_exporter.loaders.live_files import TextFiles, file_places
 from neptune_exporter.loaders.live_marks import ENDED, LIVE, live_marker
 from neptune_exporter.loaders.loader import LoadOptions, RunFiles, RunToLoad, TargetProject
 from neptune_exporter.loaders.runs import start_ms
-from neptune_exporter.loaders.series_text import STRING_HEADING, histogram_series_lines, string_series_lines
 from neptune_exporter.loaders.wandb import config, names
 from neptune_exporter.loaders.wandb.forks import INTERNAL
 from neptune_exporter.loaders.wandb.histograms import histogram_texts
@@ -39,14 +38,12 @@ from neptune_exporter.loaders.wandb.places import Projects
 from neptune_exporter.loaders.wandb.records import json_texts, step_texts
 from neptune_exporter.loaders.wandb.server import DeletedRunError, HeldRun, RunName, Server
 from neptune_exporter.loaders.wandb.writers import summary_texts
-from neptune_exporter.model import NO_VALUE, RunInfo, Series, series_of, step_micros, step_text, time_millis
+from neptune_exporter.model import NO_VALUE, RunInfo, Series, series_of, step_micros, time_millis
 
 TEXT_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 60.0
 _LINES = 2000  # of the history in one post
 _EXIT_CODES = {"finished": 0, "failed": 1, "killed": 255}
-_TEXTS = {"string_series": ("series", ".txt"), "histogram_series": ("histograms", ".jsonl")}
-_FILES = frozenset({"file", "file_series", "file_set", "artifact"})
 _TAG_SETS = frozenset({"sys/tags", "sys/group_tags"})
 # What define_metric leaves: the exact step is hidden and the x axis of all metrics.
 _AXES = [{"1": names.STEP_KEY, "6": [3, 2], "7": []}, {"2": "*", "5": 1, "6": [1], "7": []}]
@@ -89,10 +86,7 @@ class WandbLive:
         self._points: list[Points] = []
         self._last: dict[str, str] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="neptune-exporter-live-")
-        self._folder = Path(self._temporary.name)
-        self._artifacts = ArtifactPaths()
-        self._paths: dict[tuple[str, str], str] = {}
-        self._changed: set[str] = set()
+        self._texts = TextFiles(Path(self._temporary.name))
         self._uploads: dict[str, Path] = {}
         self._shown: dict[str, int] = {}
         self._written = self._beat = 0.0
@@ -119,13 +113,13 @@ class WandbLive:
         for series in series_of(rows):
             if series.type in ("float_series", "histogram_series"):
                 self._metric(series, again=again)
-            elif series.type in _FILES:
+            elif series.type in FILE_TYPES:
                 if not again:
                     self._file_rows(series)
             elif series.type != "string_series":
                 self._single(series, again=again)
-            if series.type in _TEXTS:
-                self._text(series)
+            if series.type in ("string_series", "histogram_series"):
+                self._texts.add(series)
 
     def flush(self) -> None:
         """Sends what was taken, and the sign of life. See `LiveTarget`."""
@@ -240,31 +234,9 @@ class WandbLive:
         self._config[key] = config.config_value(series.type, value, "a later load")
         self._config_changed = True
 
-    def _text(self, series: Series) -> None:
-        name = (series.path, series.type)
-        texts = series.type == "string_series"
-        lines = string_series_lines(series.rows) if texts else histogram_series_lines(series.rows)
-        if name not in self._paths:
-            folder, extension = _TEXTS[series.type]
-            wanted = f"{folder}/{target_key(series.path, ARTIFACT_RULE)}{extension}"
-            self._paths[name] = self._artifacts.take(wanted, series.path)
-            lines = (STRING_HEADING if texts else b"") + lines
-        place = self._folder / self._paths[name]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("ab") as file:
-            file.write(lines)
-        self._changed.add(self._paths[name])
-
     def _file_rows(self, series: Series) -> None:
         texts: list[str | None] = []
-        micros = step_micros(series.rows.column("step")).tolist()
-        for path, step in zip(series.values.field("path").to_pylist(), micros, strict=True):
-            suffix = posixpath.splitext(path)[1]
-            wanted = f"files/{target_key(series.path, ARTIFACT_RULE)}"
-            if series.type == "file_series":
-                wanted += f"/step_{'none' if step == NO_VALUE else step_text(step)}{suffix}"
-            elif not wanted.lower().endswith(suffix.lower()):
-                wanted += suffix
+        for path, wanted in file_places(series):
             self._uploads[wanted] = self._files.local(path)
             seen = self._as_media(series, path, wanted)
             texts.append(seen and seen.value)
@@ -319,9 +291,9 @@ class WandbLive:
 
     def _write_texts(self) -> None:
         self._written = time.monotonic()
-        if self._changed:
-            self._server.upload(self._name, {path: self._folder / path for path in sorted(self._changed)})
-            self._changed.clear()
+        if self._texts.changed:
+            self._server.upload(self._name, {path: self._texts.local(path) for path in sorted(self._texts.changed)})
+            self._texts.changed.clear()
 
 
 def history_lines(rows: Rows, texts: pa.Array, keys: Sequence[str], start_ms: int) -> list[str]:
