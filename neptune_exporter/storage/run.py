@@ -290,7 +290,7 @@ class StagedRun:
             paths.update(path for _, path in here)
             for attribute, path in here:
                 try:
-                    self.files.local(path)
+                    self.files.check(path)
                 except DamagedDataError as error:
                     missing.add(path)
                     problems.append(Problem(error.message, attribute))

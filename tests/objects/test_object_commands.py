@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import areas
 import pytest
 from collect3 import PROJECT as COLLECTED
 from collect3 import put, serving, system_rows
@@ -352,3 +353,36 @@ def test_a_training_script_to_s3(bucket, tmp_path):
     (run,) = bucket.staging.runs(Selection())
     rows = [row for batch in run.read() for row in batch.to_pylist() if row["attribute_path"] == "x"]
     assert [(int(row["step"]), row["float_value"]) for row in rows] == [(step, step / 4) for step in range(20)]
+
+
+def test_an_archive_of_the_official_exporter_in_a_bucket(bucket, call, tmp_path):
+    """Read where it is, given manifests, and exported into; its files are fetched when they are wanted."""
+    run_id = "RUN-1"
+    areas.official(
+        tmp_path / "exports",
+        run_id,
+        [areas.row("loss", "float_series", step=n, timestamp=areas.TIME, float_value=n / 4) for n in range(5)],
+        [
+            areas.row("model", "file", file_value={"path": f"{run_id}/model.bin"}),
+            areas.row("lost", "file", file_value={"path": f"{run_id}/lost.bin"}),
+        ],
+    )
+    files = tmp_path / "exports/files" / areas.stem(areas.PROJECT) / run_id
+    files.mkdir(parents=True)
+    (files / "model.bin").write_bytes(b"weights")
+    upload(bucket, tmp_path)
+    begin = len(bucket.server.log)
+    result = call("summary", *bucket.places, "--json")
+    assert result.code == 0, result
+    (project,) = json.loads(result.out)["projects"]
+    assert (project["runs"], project["files"]) == ({"unproven": 1}, 1)
+    assert requests(bucket, begin)["GET file"] == 0
+    assert call("verify", *bucket.places).code in (0, 3, 4)
+    result = call("verify", "--write-manifests", *bucket.places)
+    assert "lost.bin is missing" in result.out
+    run = bucket.staging.run(RunRef(areas.PROJECT, run_id))
+    assert (run.status, run.generation) == ("partial", 1)
+    assert run.files.open(f"{run_id}/model.bin").read() == b"weights"
+    steps = [row["float_value"] for batch in run.read() for row in batch.to_pylist() if row["attribute_path"] == "loss"]
+    assert steps == [n / 4 for n in range(5)]
+    assert call("summary", *bucket.places).code == 0

@@ -71,11 +71,11 @@ class ObjectFileReader(FileReader):
         self._lock = threading.Lock()
         self._scratch: Any = None
         self._fetched: dict[str, Path] = {}
-        self._sizes: dict[str, int] | None = None
+        self._sizes: dict[str, dict[str, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in self.__dict__.items() if key != "_lock"}
-        return {**kept, "_scratch": None, "_fetched": {}, "_sizes": None}
+        return {**kept, "_scratch": None, "_fetched": {}, "_sizes": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -167,12 +167,11 @@ class ObjectFileReader(FileReader):
 
     def _listed(self, path: str) -> dict[str, int]:
         """Sizes of the files that lie where this one does: in the run's own folder, or for want of one in all."""
+        start = _folder_of(path)
         with self._lock:
-            if self._sizes is None:
-                self._sizes = {}
-                for start in {_folder_of(name) for name in self.known} or {""}:
-                    self._sizes |= self._objects.below(start)
-            return self._sizes
+            if start not in self._sizes:
+                self._sizes[start] = self._objects.below(start)
+            return self._sizes[start]
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:

@@ -54,10 +54,6 @@ class Uploads:
         self._stopped.set()
         self._pool.shutdown(wait=True)
 
-    def close(self) -> None:
-        """Nothing comes any more."""
-        self._pool.shutdown(wait=True)
-
     def _upload(self, local: Path, target: ObjectPath) -> None:
         failure: BaseException | None = None
         try:
