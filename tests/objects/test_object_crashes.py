@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -111,15 +112,18 @@ def check_all(bucket, logged: Path, call) -> None:
         pytest.param(Signal(signal.SIGKILL, "delete", method="POST"), id="cleanup", marks=pytest.mark.soak),
     ],
 )
-def test_a_killed_export_goes_on(fatal, bucket, logged, call):
+def test_a_killed_export_goes_on(fatal, bucket, logged, call, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     bucket.server.fault = fatal
-    process = started(command(logged, bucket))
+    process = started(command(logged, bucket), env={**os.environ, "TMPDIR": str(scratch)})
     fatal.pid = process.pid
     fatal.ready.set()
     process.communicate(timeout=100)
     assert process.returncode == -signal.SIGKILL
     bucket.server.fault = lambda _number, _request: None
 
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     complete = {key for key, data in bucket.content().items() if key.endswith(".g1.json") and data}
     result = call("verify", "--read-data", *bucket.places)
     assert result.code == 0 or "not hold any" in result.err or "no staging area" in result.err, result
@@ -128,6 +132,7 @@ def test_a_killed_export_goes_on(fatal, bucket, logged, call):
     statuses = [run["status"] for run in json.loads(result.out)["runs"]]
     assert statuses.count("skipped") == len(complete)
     assert statuses.count("done") == 4 - len(complete)
+    assert not [path for path in scratch.iterdir() if path.name.startswith("neptune-exporter-")]
     check_all(bucket, logged, call)
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from neptune_exporter.storage.manifest import MANIFESTS, Manifest, json_bytes
 from neptune_exporter.storage.objects.claim import GenerationClaim, taken_over
 from neptune_exporter.storage.objects.files import ObjectFileWriter
 from neptune_exporter.storage.objects.path import ObjectPath
+from neptune_exporter.storage.objects.scratch import scratch_folder
 from neptune_exporter.storage.objects.uploads import Uploads
 from neptune_exporter.storage.run import StagedRun
 
@@ -59,7 +59,7 @@ class ObjectDraft:
             self._own = f"g{claim.number}-{claim.token[:8]}"
             if self._check_base() or claim.took_over:
                 self._sweep()
-            scratch = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="neptune-exporter-"))
+            scratch = self._cleanup.enter_context(scratch_folder())
             self._scratch = Path(scratch)
             self._uploads = Uploads()
             self._cleanup.callback(self._uploads.stop)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from neptune_exporter.errors import InterruptedRunError
+from neptune_exporter.errors import InterruptedRunError, StagingError
+from neptune_exporter.storage import disk
 from neptune_exporter.storage.objects.path import ObjectPath
 
 THREADS = 8
@@ -62,7 +64,8 @@ class Uploads:
         except BaseException as error:  # noqa: BLE001 - raised by those who wait
             failure = error
         finally:
-            local.unlink(missing_ok=True)
+            with suppress(StagingError):  # its folder goes anyway
+                disk.remove(local)
             self._room.release()
             with self._change:
                 self._pending -= 1
