@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from contracts.injected import injected
+
 from neptune_exporter.errors import StagingError
 
 # Once an error; done, but nobody is told; that, and the next one fails; all fail from now on; dead before it, or after.
@@ -55,6 +57,8 @@ class MemoryStore:
         failure = StagingError(f"Cannot {name} {key}: S3 answered 503 SlowDown.", "Run the same command again.")
         if self._mode == "none":
             return None
+        if turn:
+            injected("signal" if "death" in self._mode else "network")
         if self._mode == "hiccup" and len(self.log) == self._at + 1:
             raise failure
         if (self._mode == "error" and turn) or (self._mode == "down" and (turn or over)):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from contracts.injected import injected
 from contracts.rows import assert_same, curve, rows_on_disk, single, write_run
 from test_object_commands import download
 
@@ -72,11 +73,13 @@ class Signal:
             return None
         self.ready.wait(30)
         if not self._done:
+            injected("signal")
             os.kill(self.pid, self._number)
             return (500, "InternalError", "nobody hears this") if self._number == signal.SIGKILL else None
         return self._after
 
     def _after(self):
+        injected("signal")
         os.kill(self.pid, self._number)
         return (500, "InternalError", "nobody hears this")
 

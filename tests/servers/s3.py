@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from contracts.injected import injected
 
 Request = tuple[str, str]  # method, and path with the query
 Fault = Callable[[int, Request], Any]
@@ -58,6 +59,7 @@ class S3Server:
             verdict = self.fault(len(self.log), request)
             if verdict is None:
                 return list(self._app(environ, start_response))
+            injected("network")
             if callable(verdict):
                 list(self._app(environ, lambda *_: None))
                 status, code, message = verdict()
