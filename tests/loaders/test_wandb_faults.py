@@ -14,6 +14,7 @@ from wandb_loads import clean, client_of_its_own, content, end_client, is_marked
 from wandb_target import no_settings_of_the_user, server, target  # noqa: F401
 
 from neptune_exporter.loaders.wandb import sending
+from neptune_exporter.loaders.wandb import server as client_of_ours
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def quick(monkeypatch) -> None:
     waits = {name: 0.05 for name in sending._RETRIES if name.endswith("wait_min_seconds")}
     longest = {name: 0.2 for name in sending._RETRIES if name.endswith("wait_max_seconds")}
     monkeypatch.setattr(sending, "_RETRIES", {**sending._RETRIES, **waits, **longest})
+    monkeypatch.setattr(client_of_ours, "WAITS", {"wait_initial": 0.01, "wait_jitter": 0.01})
 
 
 ENDPOINTS = {"graphql": "POST /graphql", "stream": r"POST /files/.*/file_stream", "upload": "PUT /upload", "all": " /"}

@@ -25,6 +25,7 @@ from neptune_exporter.errors import ExporterError, TargetAccessError, TargetErro
 PAGE_RUNS = 100
 PAGE_ROWS = 5000
 ATTEMPTS = 6
+WAITS = {"wait_initial": 0.2, "wait_jitter": 1.0}  # seconds between attempts
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _LONGEST_WAIT = 30.0
 
@@ -307,7 +308,7 @@ class Server:
 
     def _patiently(self, call: Any) -> Any:
         try:
-            for attempt in stamina.retry_context(on=_patience, attempts=ATTEMPTS, timeout=300, wait_initial=0.2):
+            for attempt in stamina.retry_context(on=_patience, attempts=ATTEMPTS, timeout=300, **WAITS):
                 with attempt:
                     reply = call()
                     if isinstance(reply, httpx.Response):
