@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -405,7 +408,7 @@ def test_json_that_is_nested_too_deep(tmp_path):
 def read_offline(folder: Path, scratch: Path) -> None:
     """What the exporter makes of an offline folder: rows, problems, or an error of ours."""
     try:
-        collect_all(offline(folder), scratch)
+        collect_all(offline(folder, offline_project=PROJECT), scratch)
     except ExporterError as error:
         clear(error)
 
@@ -417,6 +420,9 @@ def offline_files(folder: Path) -> list[Path]:
 def fuzz_offline(folder: Path, scratch: Path, seeds: range) -> None:
     paths = offline_files(folder)
     before = outside_of(folder)
+    assert all(
+        run.rows for run in collect_all(offline(folder, offline_project=PROJECT), scratch / "undamaged").values()
+    )
     for seed in seeds:
         dice = random.Random(seed)
         path = dice.choice(paths)
@@ -464,13 +470,35 @@ def legacy_folder(tmp_path_factory):
     return root / ".neptune"
 
 
-@pytest.mark.parametrize("client", ["scale", "legacy"])
+SCRIPT = """
+from neptune_scale import Run
+with Run(project="team/demo", run_id="r", enable_console_log_capture=False, source_tracking_config=None) as run:
+    run.log_configs({"a/b": 1, "s": "text"})
+    for step in range(5):
+        run.log_metrics({"loss": 0.5}, step=step)
+        run.log_string_series({"out": "line"}, step=step)
+    run.assign_files({"file": b"content"})
+"""
+
+
+@pytest.fixture(scope="module")
+def spool_folder(tmp_path_factory):
+    """What dual logging has left, for a target that nobody knows."""
+    root = tmp_path_factory.mktemp("spool")
+    (root / "train.py").write_text(SCRIPT)
+    settings = {"NEPTUNE_EXPORTER_TARGET": "nowhere", "NEPTUNE_EXPORTER_SPOOL": str(root / "spool")}
+    command = [sys.executable, "-m", "neptune_exporter", "run", "--without-neptune", "train.py"]
+    subprocess.run(command, cwd=root, env={**os.environ, **settings}, check=True, capture_output=True)
+    return root / "spool"
+
+
+@pytest.mark.parametrize("client", ["scale", "legacy", "spool"])
 def test_damaged_offline_folders(request, tmp_path, client):
     fuzz_offline(request.getfixturevalue(f"{client}_folder"), tmp_path, range(CASES))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("client", ["scale", "legacy"])
+@pytest.mark.parametrize("client", ["scale", "legacy", "spool"])
 def test_many_more_damaged_offline_folders(request, tmp_path, client):
     fuzz_offline(request.getfixturevalue(f"{client}_folder"), tmp_path, range(CASES, SOAK_CASES))
 

@@ -29,7 +29,9 @@ class ServerOptions:
         retry_timeout: seconds that a server which does not answer is tried again.
     """
 
-    api_token: str = option("", "API token.", env="NEPTUNE_API_TOKEN", secret=True, metavar="TOKEN")
+    api_token: str = option(
+        "", "API token; better in NEPTUNE_API_TOKEN.", env="NEPTUNE_API_TOKEN", secret=True, metavar="TOKEN"
+    )
     workspace: tuple[str, ...] = option((), "Only projects of this workspace; repeatable.", metavar="NAME")
     project_pattern: tuple[str, ...] = option(
         (), "Only projects whose name matches; repeatable.", metavar="REGEX", flag="--project-pattern"

@@ -29,7 +29,7 @@ class WandbOptions:
     )
     wandb_api_key: str = option(
         "",
-        "API key; the default is what wandb login has stored.",
+        "API key, better in WANDB_API_KEY; the default is what wandb login has stored.",
         env="WANDB_API_KEY",
         metavar="KEY",
         secret=True,
