@@ -9,23 +9,28 @@ time just that is read which the first time saw: a log that a script goes on wri
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from neptune_exporter.errors import SourceError
 from neptune_exporter.exporters.offline_legacy.lines import POINTS, Lines, Record, adds_points, parsed, pieces_of
-from neptune_exporter.exporters.offline_legacy.points import Points, UncommonError, decode, points_of
+from neptune_exporter.exporters.offline_legacy.points import Decoded, Points, UncommonError, decode, points_of
 from neptune_exporter.model import Int64s
 
 __all__ = ["Health", "Log", "Record", "segments"]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
+AHEAD = 2  # blocks
 _GLIMPSE_BYTES = 256 << 10
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _SEGMENT = re.compile(r"data-(\d+)\.log")
 
 
@@ -103,8 +108,7 @@ class Log:
     def decisions(self) -> Iterator[Record]:
         """All operations but those that add points, in order; to be read before these."""
         for path in segments(self.folder):
-            for start, body, is_end in _bodies(path):
-                lines = Lines.of(body)
+            for (start, body, is_end), lines in _ahead(_bodies(path), lambda item: Lines.of(item[1])):
                 if lines.clean and not is_end:
                     added = lines.added()
                     found = list(self._records(lines.texts(None)))
@@ -118,17 +122,13 @@ class Log:
 
     def points(self, kind: str) -> Iterator[Points]:
         """The points of all series of one kind (`LogFloats` or `LogStrings`), block by block."""
-        for block in self._blocks:
-            if kind not in block.added:
-                continue
-            body = _read(block)
-            if block.clean:
-                with suppress(UncommonError):
-                    decoded = decode(kind, body if block.only == kind else Lines.of(body).only(kind))
-                    self.health.saw(decoded.versions)
-                    yield decoded.points
-                    continue
-            yield points_of(kind, self._one_by_one(block, body, kind))
+        mine = (block for block in self._blocks if kind in block.added)
+        for block, (body, decoded) in _ahead(mine, lambda block: _decoded(block, kind)):
+            if decoded is not None:
+                self.health.saw(decoded.versions)
+                yield decoded.points
+            else:
+                yield points_of(kind, self._one_by_one(block, body, kind))
 
     def images(self) -> Iterator[Record]:
         """The operations that add to image series, in order."""
@@ -180,6 +180,28 @@ class Log:
 
     def _saw(self, records: Iterable[Record]) -> None:
         self.health.saw(np.array([record.version for record in records], np.int64))
+
+
+def _ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    """Each item with what comes of it, in order; threads, which arrays do not hold up, work ahead of who takes it."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        begun: deque[tuple[Item, Future[Result]]] = deque()
+        for item in items:
+            begun.append((item, pool.submit(work, item)))
+            if len(begun) > AHEAD:
+                first, result = begun.popleft()
+                yield first, result.result()
+        for item, result in begun:
+            yield item, result.result()
+
+
+def _decoded(block: _Block, kind: str) -> tuple[bytes, Decoded | None]:
+    """The lines of a block and the points of one kind in them, None if they are to be read one by one."""
+    body = _read(block)
+    if block.clean:
+        with suppress(UncommonError):
+            return body, decode(kind, body if block.only == kind else Lines.of(body).only(kind))
+    return body, None
 
 
 def _bodies(path: Path) -> Iterator[tuple[int, bytes, bool]]:

@@ -72,7 +72,8 @@ class Files:
             to.attachments.add_file(record, row.path, artifact, to.loading.files.sha256(row.path), size)
             place = record.path if row.member is None else f"{record.path}/{row.member}"
             caption = place if place not in (record.key, artifact) else None
-            self._add(*artifact.rsplit("/", 1), local, size, step, time, caption)
+            folder, _, name = artifact.rpartition("/")
+            self._add(folder, name, local, size, step, time, caption)
             record.native += 1
 
     def add_folder(self, folder: Path) -> None:
