@@ -31,7 +31,7 @@ from neptune_exporter.loaders.runs import start_ms
 from neptune_exporter.loaders.wandb import config, names
 from neptune_exporter.loaders.wandb.forks import INTERNAL
 from neptune_exporter.loaders.wandb.histograms import histogram_texts
-from neptune_exporter.loaders.wandb.history import Points, RowBuilder, Rows, in_order
+from neptune_exporter.loaders.wandb.history import Points, RowBuilder, Rows, in_order, last_texts
 from neptune_exporter.loaders.wandb.images import Expected, RowReader, hashes_of
 from neptune_exporter.loaders.wandb.media import Shown, media_of, shown
 from neptune_exporter.loaders.wandb.places import Projects
@@ -180,14 +180,15 @@ class WandbLive:
 
     def _go_on(self, held: HeldRun) -> None:
         """Reads what the server has, so that nothing goes there twice."""
-        self._name, self._config, self._offset = held.name, dict(held.config), held.rows
+        self._name, self._config = held.name, dict(held.config)
         self._start_ms = int(config.load_of(held.config).get("start_ms", self._start_ms))
         self._multiplier = int(self._config[names.OURS].get("step_multiplier", self._multiplier))
         self._last = {key: json.dumps(value) for key, value in json.loads(held.summary).items() if key != INTERNAL}
-        parts, last = [], -1
+        parts, last, found = [], -1, 0
         for page in self._server.rows(held.name):
             parts += [points.hashes for points in self._reader.points(page)]
-            last = int(page[-1]["_step"])
+            last, found = int(page[-1]["_step"]), found + len(page)
+        self._offset = max(held.rows, found)  # the count may come some time after the rows
         self._arrived = Expected(parts)
         self._builder = RowBuilder(self._multiplier, last + 1)
         self._tell(live_marker())
@@ -277,7 +278,7 @@ class WandbLive:
     def _send(self, rows: Rows) -> None:
         texts = json_texts(rows.points.values, rows.points.texts)
         keys = self._reader.keys
-        self._last.update(zip((keys[c] for c in rows.points.codes.tolist()), texts.to_pylist(), strict=True))
+        self._last |= last_texts(rows.points.codes, texts, keys)
         self._last = summary_texts(self._last, rows.after(rows.first + len(rows) - 1), self._start_ms)
         summary = "{" + ", ".join(f"{json.dumps(key)}: {text}" for key, text in self._last.items()) + "}"
         lines = history_lines(rows, texts, keys, self._start_ms)

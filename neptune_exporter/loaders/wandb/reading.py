@@ -19,17 +19,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from neptune_exporter.errors import TargetError
-from neptune_exporter.loaders.attachments import (
-    DATA,
-    FILES,
-    FOLDER,
-    MANIFEST,
-    AttributeRecord,
-    Manifest,
-    file_entries,
-    file_sha256,
-)
+from neptune_exporter.loaders.attachments import DATA, FILES, FOLDER, AttributeRecord, file_entries, file_sha256
+from neptune_exporter.loaders.beside import Beside
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.loader import TargetRun
 from neptune_exporter.loaders.wandb import config, names
 from neptune_exporter.loaders.wandb.images import Images, RowReader, ShownFiles
@@ -37,7 +29,6 @@ from neptune_exporter.model import VALUE_COLUMN, RunRef, normalize, rows_batch, 
 
 _MISSING = "0" * 64
 Name = tuple[str, str]
-_FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
 
 
 class HeldContent(Protocol):
@@ -70,12 +61,13 @@ class _Reader:
         self._held, self._ref = held, ref
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.manifest = Manifest.from_bytes(self._fetch(MANIFEST).read_bytes())
+        beside = Beside(f"W&B run of {ref}", self._fetch)
+        self.manifest = beside.manifest
         self._records = {(record.path, record.type): record for record in self.manifest.attributes}
-        self._data = self._beside(DATA) if DATA in self.manifest.files else None
+        self._data, files = beside.file(DATA), beside.file(FILES)
         self._whole: dict[str, bool] = {}
         self._positions: dict[Name, int] = {}
-        entries = list(file_entries(self._beside(FILES))) if FILES in self.manifest.files else []
+        entries = list(file_entries(files)) if files is not None else []
         self._artifacts: dict[Name, list[str]] = defaultdict(list)
         self._shown_as: dict[Name, list[str]] = defaultdict(list)
         self._shown = ShownFiles(self.manifest.start_ms)
@@ -111,7 +103,7 @@ class _Reader:
                     continue
                 if record.place == "parameter":
                     singles.setdefault((series.path, series.type), []).append(series.rows)
-                elif record.type in _FILE_TYPES:
+                elif record.type in FILE_TYPES:
                     yield self._with_artifacts(record, series.rows)
                 elif self._is_whole(record):
                     yield series.rows
@@ -129,21 +121,8 @@ class _Reader:
     def _metric_codes(self) -> dict[Name, int]:
         return {(record.path, record.type): code for code, record in enumerate(self._metrics())}
 
-    def _beside(self, name: str) -> Path:
-        """A file of the folder `neptune/`, checked against the manifest."""
-        path = self._fetch(name)
-        if file_sha256(path) != self.manifest.files[name]:
-            raise TargetError(f"{FOLDER}/{name} of {self._ref} was changed after the run was loaded.")
-        return path
-
-    def _fetch(self, name: str) -> Path:
-        path = self._held.file(f"{FOLDER}/{name}", self._folder)
-        if path is None or not path.is_file():
-            raise TargetError(
-                f"The W&B run of {self._ref} has no file {FOLDER}/{name} in its artifact.",
-                "Load the run again, or restore it.",
-            )
-        return path
+    def _fetch(self, name: str) -> Path | None:
+        return self._held.file(f"{FOLDER}/{name}", self._folder)
 
     def _attached(self) -> Iterator[pa.RecordBatch]:
         if self._data is None:

@@ -14,19 +14,28 @@ import pyarrow as pa
 
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.attachments import DATA, FOLDER, AttributeRecord, Manifest, run_json
+from neptune_exporter.loaders.file_names import FILE_TYPES
 from neptune_exporter.loaders.loader import RunToLoad
 from neptune_exporter.loaders.runs import end_ms
 from neptune_exporter.loaders.wandb import config, names
 from neptune_exporter.loaders.wandb.artifact import ArtifactFolder
 from neptune_exporter.loaders.wandb.histograms import histogram_texts
-from neptune_exporter.loaders.wandb.history import Points, RowBuilder, Rows, code_table, exact, in_order, points_of
+from neptune_exporter.loaders.wandb.history import (
+    Points,
+    RowBuilder,
+    Rows,
+    code_table,
+    exact,
+    in_order,
+    last_texts,
+    points_of,
+)
 from neptune_exporter.loaders.wandb.media import MediaFolder, Shown
 from neptune_exporter.loaders.wandb.records import json_texts
 from neptune_exporter.loaders.wandb.writers import Head, RunWriter, Tail, runtime_seconds, summary_texts
 from neptune_exporter.model import VALUE_COLUMN, Series, codes_of, normalize, series_of, step_micros, time_millis
 
 METRIC_TYPES = ("float_series", "histogram_series")
-FILE_TYPES = frozenset({"file", "file_series", "file_set", "artifact"})
 TAG_SETS = ("sys/tags", "sys/group_tags")
 NOTES_LENGTH = 20_000
 DATA_FILE = f"{FOLDER}/{DATA}"
@@ -249,11 +258,7 @@ class RunSink:
         if rows is None:
             return
         texts = json_texts(rows.points.values, rows.points.texts)
-        last = np.full(len(self._visible), -1, np.int64)
-        last[rows.points.codes] = np.arange(len(rows.points.codes))
-        present = np.flatnonzero(last >= 0)
-        values = texts.take(pa.array(last[present])).to_pylist()
-        self._last_texts.update(zip((self._head.keys[c] for c in present.tolist()), values, strict=True))
+        self._last_texts |= last_texts(rows.points.codes, texts, self._head.keys)
         self._last_row = rows.after(rows.first + len(rows) - 1)
         new = rows.after(self._head.resumed_rows)
         if len(new):
