@@ -24,13 +24,14 @@ class Assignment:
         command: the command of which a cluster's scheduler distributes the runs, "" on one machine.
         task: the run, for the scheduler.
         again: whether another worker was given the run before, and died or seemed to.
-        revoked: whether the scheduler has taken the run back, as known for a second or, if asked so, exactly.
+        processes: how many processes work for the command; 0 where `processes()` knows.
     """
 
     command: str = ""
     task: str = ""
     again: bool = False
     revoked: Callable[[bool], bool] = lambda _exactly: False
+    processes: int = 0
 
     @property
     def stopped(self) -> bool:
@@ -38,7 +39,12 @@ class Assignment:
         return self.revoked(False)
 
     def confirm(self) -> None:
-        """For the moment before something counts. Raises `ClaimedError` if the run was given to another worker."""
+        """For the moment before something counts.
+
+        Raises:
+            ClaimedError: the run was given to another worker.
+            ExporterError: nobody can say whether it was.
+        """
         if self.revoked(True):
             raise ClaimedError(
                 "The scheduler has given this run to another worker, or the command has ended.",
@@ -48,11 +54,23 @@ class Assignment:
 
 _HERE = Assignment()
 _current: ContextVar[Assignment] = ContextVar("assignment", default=_HERE)
+_processes = 1
 
 
 def assignment() -> Assignment:
     """What the calling thread works on."""
     return _current.get()
+
+
+def share_with(processes: int) -> None:
+    """Said once to a worker process: it is one of so many."""
+    global _processes  # noqa: PLW0603 - of the process
+    _processes = processes
+
+
+def processes() -> int:
+    """How many processes share what the command may take of a server."""
+    return assignment().processes or _processes
 
 
 @contextmanager
@@ -63,6 +81,15 @@ def assigned(given: Assignment) -> Iterator[None]:
         yield
     finally:
         _current.reset(before)
+
+
+_all: list[Connections[Any]] = []
+
+
+def close_connections(command: str, task: str | None = None) -> None:
+    """Closes what this process has opened for a command, or for one of its runs that was done again."""
+    for connections in _all:
+        connections.close(command, task)
 
 
 class Connections(Generic[T]):
@@ -79,6 +106,7 @@ class Connections(Generic[T]):
         self._make = make
         self._lock = threading.Lock()
         self._opened: dict[Any, T] = {}
+        _all.append(self)
 
     def __call__(self, *arguments: Any) -> T:
         """The connection for these arguments."""
@@ -95,7 +123,7 @@ class Connections(Generic[T]):
             self._opened.clear()
 
     def close(self, command: str, task: str | None = None) -> None:
-        """Closes those of a command, or of one of its runs that was done again."""
+        """See `close_connections`."""
         with self._lock:
             keys = [key for key in self._opened if key[0] == command and task in (None, key[1])]
             found: list[Any] = [self._opened.pop(key) for key in keys]

@@ -11,12 +11,12 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from neptune_exporter.concurrency import open_executor
+from neptune_exporter.concurrency import open_executor, slots
 from neptune_exporter.errors import ExporterError
 from neptune_exporter.fingerprint import Attribute, run_digest
 from neptune_exporter.loaders.steps import deciding
@@ -73,6 +73,7 @@ def examined(
     *,
     workers: int,
     executor: str,
+    folders: Sequence[Path] = (),
 ) -> Iterator[Examined | Outcome]:
     """Examines runs; those with a manifest first.
 
@@ -83,6 +84,7 @@ def examined(
         scratch: an existing folder for what reading a run has told.
         workers: how many runs to read at once.
         executor: see `concurrency.open_executor`.
+        folders: likewise.
 
     Yields:
         What is known of a run, or how examining it failed.
@@ -99,8 +101,8 @@ def examined(
     tasks = [(run, own / str(number)) for number, run in enumerate(unproven)]
     workers = min(workers, len(tasks))
     work = partial(_read, selection=selection, step_types=frozenset(step_types))
-    with open_executor("threads" if workers == 1 else executor, workers) as pool:
-        yield from each(pool, work, tasks, ref_of=lambda task: task[0].ref, window=2 * workers)
+    with open_executor("threads" if workers == 1 else executor, workers, folders) as pool:
+        yield from each(pool, work, tasks, ref_of=lambda task: task[0].ref, window=2 * slots(pool, workers))
 
 
 def kept_run(folder: ProjectFolder, ref: RunRef, kept: Path | None) -> StagedRun | None:

@@ -9,21 +9,24 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from neptune_exporter import plugins
-from neptune_exporter.concurrency import open_executor
-from neptune_exporter.errors import DamagedDataError, ExporterError, Problem
+from neptune_exporter import free_space, plugins
+from neptune_exporter.assignment import Connections, assignment
+from neptune_exporter.concurrency import is_cluster, open_executor, slots
+from neptune_exporter.errors import ClaimedError, DamagedDataError, ExporterError, Problem
 from neptune_exporter.exporters.exporter import Exporter, Findings, SourceRun
 from neptune_exporter.model import OutsideValue, normalize
 from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import EVERYTHING, Selection
+from neptune_exporter.shared_folders import anchored, made
 from neptune_exporter.storage.manifest import SourceRecord
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun, rows_of
 from neptune_exporter.storage.staging import Staging
 from neptune_exporter.storage.writer import Policy, RunWriter
@@ -56,19 +59,20 @@ class Task:
 
     exporter: str
     options: Any
-    data_path: Path
-    files_path: Path
+    data_path: Place
+    files_path: Place
     run: SourceRun
     selection: Selection
     overwrite: bool
     retry_failed: bool
 
 
-@lru_cache(maxsize=8)
-def connected(name: str, options: Any) -> Exporter:
-    """The exporter of that name, one per process and set of options."""
+def _connect(name: str, options: Any) -> Exporter:
     exporter: Exporter = plugins.find(plugins.EXPORTERS, name).make(options)
     return exporter
+
+
+connected = Connections(_connect)  # the exporter of a name and its options
 
 
 def export(
@@ -101,6 +105,8 @@ def export(
     Raises:
         ExporterError: nothing could be listed, or going on would only leave holes.
     """
+    if is_cluster(executor):
+        staging, options = anchored(staging), plugins.anchored(options)
     exporter = connected(name, options)
     progress = progress or NoProgress()
     report = Report()
@@ -116,11 +122,16 @@ def export(
         runs, rows = progress.counter("runs", "runs"), progress.counter("points", "points", scale=True)
         runs.start(len(tasks))
         rows.start(sum(task.run.estimated_rows for task in tasks) or None)
+        for place in (staging.data_path, staging.files_path):
+            if isinstance(place, Path):
+                free_space.check(place)
+        folders = made(staging) if is_cluster(executor) else []
         here = executor == "threads"
         work = partial(export_run, on_rows=rows.add, stop=stop.is_set) if here else export_run
-        with open_executor(executor, workers) as pool:
+        with open_executor(executor, min(workers, max(len(tasks), 1)), folders) as pool:
+            window = 2 * slots(pool, workers)
             try:
-                for outcome in each(pool, work, tasks, ref_of=lambda task: task.run.info.ref, window=2 * workers):
+                for outcome in each(pool, work, tasks, ref_of=lambda task: task.run.info.ref, window=window):
                     report.outcomes.append(outcome)
                     runs.add()
                     if not here:
@@ -170,7 +181,18 @@ def export_run(
     """Exports one run; in a worker."""
     exporter = connected(task.exporter, task.options)
     staging = Staging(task.data_path, task.files_path)
-    return attempt(task.run.info.ref, lambda: _export(exporter, staging, task, on_rows, stop))
+    given = assignment()
+
+    def work() -> Outcome:
+        return _export(exporter, staging, task, on_rows, stop or (lambda: given.stopped))
+
+    def work_again() -> Outcome:
+        try:
+            return work()
+        except ClaimedError:  # who had the run before has committed it at the last moment
+            return work()
+
+    return attempt(task.run.info.ref, work_again if given.again else work)
 
 
 def _export(
@@ -178,13 +200,16 @@ def _export(
     staging: Staging,
     task: Task,
     on_rows: Callable[[int], None] | None,
-    stop: Callable[[], bool] | None,
+    stop: Callable[[], bool],
 ) -> Outcome:
     run = task.run
     base = _staged(staging, task)
     plan = plan_for(exporter, base, task)
     if not plan.selections:
         problems = base.problems if base is not None else ()
+        rows = base.manifest.points if base is not None and base.manifest else 0
+        if assignment().again and rows:  # by a worker that died before it could say so
+            return Outcome(run.info.ref, "partial" if problems else "done", rows=rows, problems=problems)
         return Outcome(run.info.ref, "partial" if problems else "skipped", plan.reason, problems=problems)
     source = SourceRecord(exporter.name, exporter.source, run.state, run.as_of, plan.claims, plan.standing)
     writer = staging.writer(run.info, source, base, plan.policy, stop)

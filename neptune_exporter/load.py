@@ -8,15 +8,17 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from neptune_exporter import plugins
-from neptune_exporter.concurrency import open_executor
+from neptune_exporter import free_space, plugins
+from neptune_exporter.assignment import Connections, assignment
+from neptune_exporter.concurrency import is_cluster, open_executor, slots
 from neptune_exporter.errors import ExporterError, StagingError, StartAgainError, UsageError
 from neptune_exporter.examine import Examined, chosen, examined, kept_run
 from neptune_exporter.loaders.loader import Loader, LoadOptions, RunToLoad, TargetProject
@@ -25,7 +27,9 @@ from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import Outcome, Report, attempt, each, pump
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import Selection
+from neptune_exporter.shared_folders import anchored, folders_of
 from neptune_exporter.storage.manifest import NOT_OURS
+from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
 
@@ -43,8 +47,8 @@ class Task:
     loader: str
     options: Any
     common: LoadOptions
-    data_path: Path
-    files_path: Path
+    data_path: Place
+    files_path: Place
     ref: RunRef
     parent: RunRef | None
     selection: Selection
@@ -53,11 +57,12 @@ class Task:
     kept: Path | None = None
 
 
-@lru_cache(maxsize=8)
-def connected(name: str, options: Any, common: LoadOptions) -> Loader:
-    """The loader of that name, one per process and set of options."""
+def _connect(name: str, options: Any, common: LoadOptions) -> Loader:
     loader: Loader = plugins.find(plugins.LOADERS, name).make(options, common)
     return loader
+
+
+connected = Connections(_connect)  # the loader of a name and its options
 
 
 def load(
@@ -90,6 +95,8 @@ def load(
     Raises:
         ExporterError: the target does not answer, or an option cannot be what it is.
     """
+    if is_cluster(executor):
+        staging, options = anchored(staging), plugins.anchored(options)
     loader = connected(name, options, common)
     progress = progress or NoProgress()
     report = Report()
@@ -97,11 +104,12 @@ def load(
     try:
         with tempfile.TemporaryDirectory(prefix="neptune-exporter-") as scratch:
             tasks: list[Task] = []
-            look = partial(examined, workers=workers, executor=executor, scratch=Path(scratch))
-            for folders in _chosen_folders(staging, selection):
-                project_id = folders[0].project_id
+            folders = folders_of(staging)
+            look = partial(examined, workers=workers, executor=executor, scratch=Path(scratch), folders=folders)
+            for chosen_folders in _chosen_folders(staging, selection):
+                project_id = chosen_folders[0].project_id
                 try:
-                    runs = _examined_runs(folders, selection, loader.limits.integer_steps, look, report)
+                    runs = _examined_runs(chosen_folders, selection, loader.limits.integer_steps, look, report)
                     ready, skipped = _project_tasks(loader, project_id, runs, selection, step_multiplier, task)
                     if ready and not dry_run:
                         loader.prepare(project_id, ready[0].multiplier)
@@ -115,28 +123,39 @@ def load(
             if dry_run:
                 report.outcomes += [Outcome(task.ref, "planned", rows=task.rows) for task in tasks]
             elif tasks:
-                limit = loader.limits.writers
                 report.after = loader.describe()
-                _run(tasks, report, min(workers, limit or workers, len(tasks)), executor, progress)
+                if loader.limits.writers == 1 and is_cluster(executor):
+                    report.notes.append("The target takes one writer at a time: it was loaded from this machine.")
+                _run(tasks, report, workers, loader.limits.writers, executor, progress, staging)
     finally:
         loader.close()
         connected.cache_clear()
     return report
 
 
-def _run(tasks: Sequence[Task], report: Report, workers: int, executor: str, progress: Progress) -> None:
+def _run(
+    tasks: Sequence[Task],
+    report: Report,
+    workers: int,
+    writers: int | None,
+    executor: str,
+    progress: Progress,
+    staging: Staging,
+) -> None:
     runs, rows = progress.counter("runs", "runs"), progress.counter("rows", "rows", scale=True)
     runs.start(len(tasks))
     rows.start(sum(task.rows for task in tasks))
-    if workers == 1 and executor == "processes":
+    workers = min(workers, writers or workers, len(tasks))
+    if writers == 1 or (workers == 1 and executor == "processes"):
         executor = "threads"  # a process of its own would only have to import everything again
     here = executor == "threads"
     stop = threading.Event()
     work = partial(load_run, on_rows=rows.add, stop=stop.is_set) if here else load_run
     after = {task.ref: task.parent for task in tasks if task.parent is not None}
-    with open_executor(executor, workers) as pool:
+    with open_executor(executor, workers, folders_of(staging)) as pool:
+        window = min(2 * slots(pool, workers), writers or len(tasks))
         try:
-            for outcome in each(pool, work, tasks, ref_of=lambda task: task.ref, after=after, window=2 * workers):
+            for outcome in each(pool, work, tasks, ref_of=lambda task: task.ref, after=after, window=window):
                 report.outcomes.append(outcome)
                 runs.add()
                 if not here:
@@ -241,7 +260,8 @@ def load_run(
     """Loads one run; in a worker."""
     loader = connected(task.loader, task.options, task.common)
     staging = Staging(task.data_path, task.files_path)
-    return attempt(task.ref, lambda: _load(loader, staging, task, on_rows, stop))
+    given = assignment()
+    return attempt(task.ref, lambda: _load(loader, staging, task, on_rows, stop or (lambda: given.stopped)))
 
 
 def _load(
@@ -249,16 +269,27 @@ def _load(
     staging: Staging,
     task: Task,
     on_rows: Callable[[int], None] | None,
-    stop: Callable[[], bool] | None,
+    stop: Callable[[], bool],
 ) -> Outcome:
+    given = assignment()
     folder = staging.folder(task.ref.project_id, task.ref.kind)
     run = kept_run(folder, task.ref, task.kept) or staging.run(task.ref)
     if run is None:
         raise StagingError(f"{task.ref} is gone from {task.data_path}.", "Run the same command again.")
+    if given.again and _is_loaded(loader, run, task.selection):  # by a worker that died before it could say so
+        return Outcome(run.ref, "partial" if run.problems else "done", rows=task.rows, problems=run.problems)
+    with closing(run.files):  # what was fetched from an object store goes again
+        return _load_opened(loader, run, task, on_rows, stop)
+
+
+def _load_opened(
+    loader: Loader, run: StagedRun, task: Task, on_rows: Callable[[int], None] | None, stop: Callable[[], bool]
+) -> Outcome:
     for left in reversed(range(LOAD_ATTEMPTS)):
         sink = loader.start(to_load(run, task.selection), task.multiplier)
         try:
             rows = pump(_rows(run, loader, task.selection), sink, on_rows=on_rows, stop=stop)
+            assignment().confirm()
             sink.commit()
         except StartAgainError as error:
             sink.abort()
@@ -273,6 +304,11 @@ def _load(
     raise AssertionError  # the last attempt returns or raises
 
 
+def _is_loaded(loader: Loader, run: StagedRun, selection: Selection) -> bool:
+    state = loader.states(run.ref.project_id).runs.get(run.ref)
+    return state is not None and state.complete and state.digest == chosen(run, selection)[1]
+
+
 def to_load(run: StagedRun, selection: Selection) -> RunToLoad:
     """The run as a loader sees it."""
     attributes, digest = chosen(run, selection)
@@ -281,4 +317,8 @@ def to_load(run: StagedRun, selection: Selection) -> RunToLoad:
 
 
 def _rows(run: StagedRun, loader: Loader, selection: Selection) -> Iterator[pa.RecordBatch]:
-    return run.read(loader.limits.order, None if selection.whole_runs else selection.wants)
+    folders = getattr(loader, "folders", ())
+    for batch in run.read(loader.limits.order, None if selection.whole_runs else selection.wants):
+        for folder in folders:
+            free_space.check(folder)
+        yield batch

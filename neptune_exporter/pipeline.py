@@ -8,13 +8,16 @@ Export and load share the loop here: skip or do, collect what came of it, parent
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from neptune_exporter import free_space
 from neptune_exporter.errors import (
     EXIT_INCOMPLETE,
     EXIT_OK,
@@ -126,11 +129,13 @@ def pump(
 
     Raises:
         InterruptedRunError: `stop` said so.
+        NoSpaceError: the disk for temporary files is almost full.
     """
     rows = 0
     for batch in batches:
         if stop is not None and stop():
             raise InterruptedRunError
+        free_space.check(Path(tempfile.gettempdir()))
         sink.write(batch)
         rows += batch.num_rows
         if on_rows is not None:

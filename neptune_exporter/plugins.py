@@ -118,6 +118,15 @@ def keep_secrets_of(options: Any) -> None:
             keep_secret(str(getattr(options, f.name)))
 
 
+def anchored(options: Any) -> Any:
+    """The options with paths that do not depend on the current folder, for workers that have another one.
+
+    An options dataclass with such paths has a method `anchored` that gives them.
+    """
+    anchor = getattr(options, "anchored", None)
+    return options if anchor is None else anchor()
+
+
 def public_options(options: Any) -> dict[str, Any]:
     """The options as text for manifests and logs, secrets left out."""
     return {

@@ -19,6 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
 CORE = {
     "assignment",
+    "cluster",
+    "free_space",
     "errors",
     "secrets",
     "model",

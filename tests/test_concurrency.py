@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -184,6 +185,14 @@ def test_no_dask_scheduler(monkeypatch):
         import distributed
 
         real = distributed.Client
-        monkeypatch.setattr(distributed, "Client", lambda address, timeout: real(address, timeout=1))
+        monkeypatch.setattr(distributed, "Client", lambda address, timeout, **how: real(address, timeout=1, **how))
         with pytest.raises(TargetError, match="No Dask scheduler"), open_executor(f"dask:tcp://127.0.0.1:{port}", 1):
             raise AssertionError("must not be reached")
+
+
+def test_without_dask(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match="distributed is not installed") as caught:  # noqa: SIM117
+        with open_executor("dask:tcp://127.0.0.1:1", 1):
+            raise AssertionError("must not be reached")
+    assert "neptune-exporter[dask]" in caught.value.hint

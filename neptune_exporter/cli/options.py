@@ -18,6 +18,7 @@ from neptune_exporter import plugins
 from neptune_exporter.certificates import trust
 from neptune_exporter.concurrency import default_workers
 from neptune_exporter.errors import StagingError
+from neptune_exporter.free_space import parse_size, reserved
 from neptune_exporter.plugins import Plugin, option
 from neptune_exporter.progress import Bars, NoProgress, Progress
 from neptune_exporter.secrets import MaskedFormatter
@@ -34,6 +35,9 @@ class CommonOptions:
     executor: str = option("", "Where work runs: threads, processes or dask:ADDRESS.", metavar="NAME")
     json: bool = option(False, "Print the result as JSON on stdout.")
     no_progress: bool = option(False, "Show no progress bars.")
+    min_free_space: str = option(
+        "1GB", "Stop before a disk that is written to has less free space than this; 0 for no limit.", metavar="SIZE"
+    )
     dry_run: bool = option(False, "Only say what would be done.")
     verbose: bool = option(False, "Log what happens on stderr, and show tracebacks.", flag="-v/--verbose")
     log_file: str = option("", "Write the log to this file.", metavar="FILE")
@@ -48,6 +52,11 @@ class CommonOptions:
     def worker_count(self) -> int:
         """How many runs at once."""
         return self.workers or default_workers()
+
+    @property
+    def min_free_bytes(self) -> int:
+        """How much is to stay free on every disk. Raises `UsageError` if that is no size."""
+        return parse_size(self.min_free_space)
 
     def progress(self) -> Progress:
         """Bars on stderr where someone can see them."""
@@ -195,7 +204,7 @@ def _click_option(item: Field[Any], prefix: str = "") -> Callable[[Command], Com
         shown = default not in (None, "", 0) and not metadata["secret"]
         how.update(default=default, show_default=shown, metavar=metadata["metavar"], type=type(default or ""))
         if default == 0:
-            how["type"] = int
+            how["type"] = type(default)
     if metadata["choices"]:
         how["type"] = click.Choice(metadata["choices"])
     return click.option(*flags, item.name, **how)
@@ -268,7 +277,10 @@ def make_selection(selected: dict[str, Any], **more: Any) -> Selection:
 
 @contextmanager
 def logging_to(common: CommonOptions) -> Iterator[None]:
-    """Our own log, and nobody else's, on stderr with `-v` and into the log file where there is one."""
+    """Our own log, and nobody else's, on stderr with `-v` and into the log file where there is one.
+
+    As long as it is written, disks keep the free space that the user wants.
+    """
     logger = logging.getLogger("neptune_exporter")
     handlers: list[logging.Handler] = []
     if common.verbose:
@@ -289,7 +301,8 @@ def logging_to(common: CommonOptions) -> Iterator[None]:
     else:
         logger.addHandler(logging.NullHandler())
     try:
-        yield
+        with reserved(common.min_free_bytes):
+            yield
     finally:
         for handler in handlers:
             logger.removeHandler(handler)

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from neptune_exporter.plugins import Plugin, option
+
+DEFAULT_PATHS = (".neptune", ".neptune_exporter")  # what the clients write, and the spool of dual logging
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ class OfflineOptions:
     s3_endpoint_url: str = option(
         "", "Where the S3 storage of tracked artifacts is, if not at Amazon.", env="S3_ENDPOINT_URL", metavar="URL"
     )
+
+    def anchored(self) -> OfflineOptions:
+        """The same, independent of the current folder."""
+        paths = self.offline_path or tuple(path for path in DEFAULT_PATHS if Path(path).is_dir())
+        pairs = (pair.partition("=") for pair in self.path_map)
+        moved = tuple(f"{old}={Path(new).absolute()}" if new else old for old, _, new in pairs)
+        return replace(self, offline_path=tuple(str(Path(path).absolute()) for path in paths), path_map=moved)
 
 
 plugin = Plugin(

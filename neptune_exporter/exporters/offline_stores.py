@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from neptune_exporter.errors import ExporterError, SourceError
 from neptune_exporter.exporters.exporter import Files, Findings, Follower, SourceRun
-from neptune_exporter.exporters.offline import OfflineOptions
+from neptune_exporter.exporters.offline import DEFAULT_PATHS, OfflineOptions
 from neptune_exporter.exporters.offline_legacy import find as legacy
 from neptune_exporter.exporters.offline_scale import find as scale
 from neptune_exporter.exporters.offline_scale.attachments import parse_path_map
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PATH, SPOOL_PATH = ".neptune", ".neptune_exporter"
 _HINT = "Name the folder that holds the run's data with --offline-path; Neptune's clients write to .neptune."
 
 
@@ -204,8 +203,8 @@ def _homeless(count: int) -> SourceError:
 
 def _default_paths() -> tuple[str, ...]:
     """What the clients write, and the spool of dual logging where there is one."""
-    found = tuple(path for path in (DEFAULT_PATH, SPOOL_PATH) if os.path.isdir(path))  # noqa: PTH112 - never raises
-    return found or (DEFAULT_PATH,)
+    found = tuple(path for path in DEFAULT_PATHS if os.path.isdir(path))  # noqa: PTH112 - never raises
+    return found or DEFAULT_PATHS[:1]
 
 
 def _nothing(roots: list[Path], unreadable: list[SourceError]) -> ExporterError:

@@ -7,11 +7,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from neptune_exporter.errors import InterruptedRunError, Problem, SourceError
+from neptune_exporter.exporters.pace import Pace
 
 FIRST_CONTACT_SECONDS = 30.0  # a server that has never answered is more likely misspelt than busy
 ATTEMPTS = 5
@@ -62,9 +64,14 @@ class Patience:
     Args:
         seconds: how long a server that does not answer is tried again.
         server: its address, for messages.
+        per_second: requests a second of the whole command, 0 for no limit.
+
+    Attributes:
+        pace: how many requests it gets.
     """
 
-    def __init__(self, seconds: float, server: str) -> None:
+    def __init__(self, seconds: float, server: str, per_second: float = 0.0) -> None:
+        self.pace = Pace(per_second)
         self._seconds = seconds
         self._server = server
         self._alive: float | None = None
@@ -73,6 +80,7 @@ class Patience:
     def end(self) -> None:
         """Ends all waiting: whoever waits gets an `InterruptedRunError`."""
         self._closed.set()
+        self.pace.end()
 
     def answered(self) -> None:
         """A request has succeeded."""
@@ -95,7 +103,8 @@ class Patience:
         while True:
             self._check()
             try:
-                answer = ask()
+                with self.in_line():
+                    answer = ask()
             except TryAgainError as error:
                 failures += not error.busy
                 over = self._is_over(started, rested)
@@ -108,6 +117,19 @@ class Patience:
             else:
                 self.answered()
                 return answer
+
+    @contextmanager
+    def in_line(self) -> Iterator[None]:
+        """For one request: begins when it is its turn, and learns from its end how many may be under way."""
+        with self.pace.turn() as began:
+            self._check()
+            try:
+                yield
+            except TryAgainError as error:
+                if error.busy:
+                    self.pace.complained(began)
+                raise
+        self.pace.answered()
 
     def rest(self, error: TryAgainError, failures: int) -> None:
         """Waits before another attempt: as long as the server asks for, or longer after each failure."""

@@ -27,6 +27,7 @@ class ServerOptions:
         file_pattern: only files whose attribute path matches this regular expression.
         file_size_limit: no files of more than so many megabytes (MB); 0 for no limit.
         retry_timeout: seconds that a server which does not answer is tried again.
+        max_requests_per_second: of all workers of the command together; 0 for no limit.
     """
 
     api_token: str = option(
@@ -49,4 +50,7 @@ class ServerOptions:
     file_size_limit: int = option(0, "No files of more than so many megabytes.", metavar="MB")
     retry_timeout: int = option(
         120, "Seconds that a server which does not answer is tried again.", metavar="SECONDS", flag="--retry-timeout"
+    )
+    max_requests_per_second: float = option(
+        0.0, "Requests a second at most, of all workers together.", metavar="N", flag="--max-requests-per-second"
     )

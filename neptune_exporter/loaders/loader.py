@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from neptune_exporter.errors import Problem
@@ -184,6 +185,14 @@ class TargetRun:
     batches: Iterator[pa.RecordBatch]
     file_sha256: Callable[[str], str]
     attributes: Sequence[tuple[str, str]] = ()
+
+
+class OnDisk(Protocol):
+    """The optional power of a loader to say where on this machine its target grows, so that no disk is filled."""
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """These folders, whether they are there yet or not."""
 
 
 class Readable(Protocol):

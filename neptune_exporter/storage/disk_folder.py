@@ -154,14 +154,15 @@ class DiskFolder(ProjectFolder):
         """Writes a manifest for an unproven run, from what its parts and files hold now."""
         run_stem = names.stem(run.ref.run_id)
         self.ensure_ours()
-        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)):
-            temporary = self.data / MANIFESTS / f"{run_stem}.g1.index.tmp"
+        with Claim(commit.claim_path(self.data, run_stem), str(run.ref)) as claim:
+            temporary = self.data / MANIFESTS / f"{run_stem}.g1.{claim.token[:8]}.index.tmp"
             attributes = run.attributes()
             write_index(temporary, attributes)
             index = entry(temporary, f"{run_stem}.parquet", len(attributes))
             manifest = replace(run.as_manifest(), index=index)
             renames = [(f"{MANIFESTS}/{temporary.name}", f"{MANIFESTS}/{index.path}")]
-            commit.commit(self.data, self.files, run_stem, manifest, renames, {})
+            with claim.kept():
+                commit.commit(self.data, self.files, run_stem, manifest, renames, {})
 
     def remove(self, run: StagedRun) -> None:
         """Removes a run: the manifest first, so that nothing half-removed looks complete."""

@@ -12,6 +12,7 @@ from decimal import Decimal
 from io import BufferedReader
 from pathlib import Path
 
+from neptune_exporter import free_space
 from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.model import MICRO
 from neptune_exporter.storage import disk, names
@@ -53,6 +54,7 @@ class FileWriter:
         digest, size = hashlib.sha256(), 0
         with disk.create(temporary) as file:
             for chunk in chunks:
+                free_space.check(temporary, len(chunk))
                 with disk.explained("write", temporary):
                     file.write(chunk)
                 digest.update(chunk)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neptune_exporter import free_space
 from neptune_exporter.errors import DamagedDataError
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import BATCH_SCHEMA, NAME_COLUMNS, SCHEMA, VALUE_COLUMN, normalize
@@ -113,6 +114,7 @@ class PartWriter:
         if self._open is None:
             self._open_part()
         assert self._open is not None
+        free_space.check(self.parts[-1][0], self._group_bytes // 4)  # they take less on disk than in memory
         table = pa.Table.from_batches(self._group, schema=BATCH_SCHEMA)
         self._encoding = self._encoder.submit(_encode, table, self._open[2])
         self._part_rows += table.num_rows

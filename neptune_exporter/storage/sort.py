@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from neptune_exporter import free_space
 from neptune_exporter.model import (
     BATCH_SCHEMA,
     VALUE_COLUMNS,
@@ -203,6 +204,7 @@ class ExternalSort:
 
     def _spill(self) -> None:
         table = self._sorted_buffer()
+        free_space.check(self._folder, table.nbytes)
         if self._own_folder is None:
             disk.make_folder(self._folder)
             with disk.explained("write into", self._folder):

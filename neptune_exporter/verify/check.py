@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from neptune_exporter import export, load, load_models
-from neptune_exporter.concurrency import open_executor
+from neptune_exporter import export, load, load_models, plugins
+from neptune_exporter.concurrency import is_cluster, open_executor, slots
 from neptune_exporter.errors import ExporterError, StagingError, UsageError
 from neptune_exporter.exporters.exporter import SourceRun
 from neptune_exporter.loaders.loader import LoadOptions, TargetState
@@ -18,6 +18,7 @@ from neptune_exporter.model import RunRef
 from neptune_exporter.pipeline import each
 from neptune_exporter.progress import NoProgress, Progress
 from neptune_exporter.selection import Selection
+from neptune_exporter.shared_folders import anchored, folders_of
 from neptune_exporter.storage.run import StagedRun
 from neptune_exporter.storage.staging import ProjectFolder, Staging
 from neptune_exporter.summary import KINDS, nothing_in
@@ -114,6 +115,8 @@ def verify(
             cannot be reached or refuses our credentials.
     """
     progress = progress or NoProgress()
+    if is_cluster(executor):
+        staging, depth = anchored(staging), _anchored(depth)
     try:
         listing = _Listing(staging, depth)
         yield from listing.checked
@@ -123,8 +126,11 @@ def verify(
         runs, points = progress.counter("runs", "runs"), progress.counter("points", "points", scale=True)
         runs.start(len(listing.tasks))
         points.start(sum(task.points for task in listing.tasks) or None)
-        with open_executor(executor, workers) as pool:
-            for checked in each(pool, check_run, listing.tasks, ref_of=lambda task: task.ref, window=2 * workers):
+        if is_cluster(executor) and not _reachable(depth):
+            executor = "threads"
+        with open_executor(executor, workers, folders_of(staging)) as pool:
+            window = 2 * slots(pool, workers)
+            for checked in each(pool, check_run, listing.tasks, ref_of=lambda task: task.ref, window=window):
                 runs.add()
                 points.add(checked.points)
                 yield checked
@@ -132,6 +138,19 @@ def verify(
         runs.done()
     finally:
         _close(depth)
+
+
+def _reachable(depth: Depth) -> bool:
+    """Whether other machines can read the target: a database in a file they cannot."""
+    target = depth.target
+    return target is None or load.connected(target.name, target.options, target.common).limits.writers != 1
+
+
+def _anchored(depth: Depth) -> Depth:
+    """With options that mean the same on other machines."""
+    source = depth.source and replace(depth.source, options=plugins.anchored(depth.source.options))
+    target = depth.target and replace(depth.target, options=plugins.anchored(depth.target.options))
+    return replace(depth, source=source, target=target)
 
 
 def _close(depth: Depth) -> None:

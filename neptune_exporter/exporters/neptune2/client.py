@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import AccessError, Problem, SourceError
+from neptune_exporter.exporters.pace import Pace
 from neptune_exporter.exporters.patience import (
     ATTEMPTS,
     Patience,
@@ -74,15 +75,15 @@ class Client:
         api_token: from the user.
         retry_timeout: seconds that a request is tried again.
         connections: how many at a time.
+        per_second: requests a second of the whole command, 0 for no limit.
 
     Raises:
         AccessError: the token is malformed or refused.
         SourceError: the server does not answer, or is not a Neptune 2.x server.
     """
 
-    def __init__(self, api_token: str, retry_timeout: float, connections: int) -> None:
+    def __init__(self, api_token: str, retry_timeout: float, connections: int, per_second: float = 0.0) -> None:
         import requests
-        from requests.adapters import HTTPAdapter
 
         if not api_token:
             raise AccessError("There is no Neptune API token.", "Set NEPTUNE_API_TOKEN or use --api-token.")
@@ -91,10 +92,10 @@ class Client:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the client's deprecations are none of the user's business
             self._http, self.url = _connected(api_token, retry_timeout)
-        self.patience = Patience(retry_timeout, self.url)
+        self.patience = Patience(retry_timeout, self.url, per_second)
         self._session = self._http.session
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections + 4))
+        for session in (self._session, self._http.authenticator.auth.session):
+            _pace(session, self.patience.pace, connections)
         self._swagger: dict[str, Any] | None = None
 
     def close(self) -> None:
@@ -213,6 +214,19 @@ class Client:
             self._swagger = self.json("/api/leaderboard/swagger.json")
         operation = self._swagger.get("paths", {}).get(path, {}).get("get")
         return None if operation is None else {p["name"] for p in operation.get("parameters", ()) if "name" in p}
+
+
+def _pace(session: Any, pace: Pace, connections: int) -> None:
+    """Has every request of a session wait until the rate allows for it."""
+    from requests.adapters import HTTPAdapter
+
+    class PacedAdapter(HTTPAdapter):
+        def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+            pace.take()
+            return super().send(*args, **kwargs)
+
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, PacedAdapter(pool_connections=4, pool_maxsize=connections + 4))
 
 
 def _failure(response: requests.Response, path: str) -> Exception:

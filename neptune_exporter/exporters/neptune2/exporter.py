@@ -54,7 +54,8 @@ class Neptune2Exporter:
             self._file_pattern = re.compile(options.file_pattern)
         except re.error as error:
             raise UsageError(f"--file-pattern {options.file_pattern!r} is no regular expression: {error}.") from None
-        self._client = Client(options.api_token, options.retry_timeout, options.connections)
+        rate = options.max_requests_per_second
+        self._client = Client(options.api_token, options.retry_timeout, options.connections, rate)
         self.source = self._client.url
         narrowed = (options.runs_query, options.models_query, options.tag, options.since, options.until)
         everything = options.include_archived_runs and options.include_archived_models and not options.max_runs

@@ -60,6 +60,7 @@ class Client:
     Args:
         api_token: from the user.
         retry_timeout: seconds that a server which does not answer is tried again.
+        per_second: requests a second of the whole command, 0 for no limit.
 
     Attributes:
         url: the server's address.
@@ -69,10 +70,10 @@ class Client:
         AccessError: there is no token, or it is malformed.
     """
 
-    def __init__(self, api_token: str, retry_timeout: float) -> None:
+    def __init__(self, api_token: str, retry_timeout: float, per_second: float = 0.0) -> None:
         self._api_token = api_token.strip()
         self.url = address_of(self._api_token)
-        self.patience = Patience(retry_timeout, self.url)
+        self.patience = Patience(retry_timeout, self.url, per_second)
         self._known_good: tuple[str, str, dict[str, Any]] | None = None
         credentials = Credentials(api_key=self._api_token, base_url=self.url)
         seconds = NEPTUNE_HTTP_REQUEST_TIMEOUT_SECONDS.get()
@@ -86,6 +87,12 @@ class Client:
         )
         self._http: httpx.Client = client.get_httpx_client()
         self._sign_in: httpx.Client = client.get_token_refreshing_client().get_httpx_client()
+        for http in (self._http, self._sign_in):
+            self.pace(http)
+
+    def pace(self, http: httpx.Client) -> None:
+        """Has every request of a client, those that only sign in included, wait until the rate allows for it."""
+        http.event_hooks["request"].append(lambda _request: self.patience.pace.take())
 
     def close(self) -> None:
         """Ends all waiting and closes the connections."""

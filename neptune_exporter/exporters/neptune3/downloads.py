@@ -55,6 +55,7 @@ class Downloads:
             follow_redirects=True,
             headers={"User-Agent": f"neptune-exporter/{__version__}", "Accept-Encoding": "identity"},
         )
+        client.pace(self._http)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -120,7 +121,8 @@ class Downloads:
         while True:
             before = transfer.done
             try:
-                yield from transfer.chunks()
+                with self._client.patience.in_line():
+                    yield from transfer.chunks()
             except _ExpiredError as error:
                 signatures += 1
                 if signatures > _SIGNATURES:

@@ -35,7 +35,7 @@ class Neptune3Exporter:
 
     def __init__(self, options: Neptune3Options) -> None:
         self._options = options
-        self._client = Client(options.api_token, options.retry_timeout)
+        self._client = Client(options.api_token, options.retry_timeout, options.max_requests_per_second)
         self._listing = Listing(self._client, options)
         self._downloads = Downloads(self._client)
         self.source = self._client.url

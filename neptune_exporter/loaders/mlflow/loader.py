@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ class MLflowLoader:
                 f"{ref} is not in {self.describe()}, or only half.", "Load it with: neptune-exporter load"
             )
         return read_run(view, ref, self.limits)
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where a database in a file and its artifacts lie. See `OnDisk`."""
+        return [] if self._database_file is None else [self._database_file.parent]
 
     def live(self, step_multiplier: int | None) -> LiveTarget:
         """A run that is fed while it is being logged. See `Live`."""

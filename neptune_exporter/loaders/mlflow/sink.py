@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from neptune_exporter.assignment import assignment
 from neptune_exporter.loaders.attachments import FOLDER, AttachmentsWriter, Manifest, run_json
 from neptune_exporter.loaders.keys import ArtifactPaths
 from neptune_exporter.loaders.loader import Limits, RunToLoad
@@ -88,6 +89,7 @@ class RunSink:
         digest = self._out.attachments.finish(self._manifest, self._run.extra)
         self._destination.upload(self._folder / FOLDER, FOLDER)
         self._destination.tags({tags.MANIFEST: digest})
+        assignment().confirm()
         self._destination.complete()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from neptune_exporter.assignment import assignment
 from neptune_exporter.errors import ExporterError, TargetError
 from neptune_exporter.loaders.attachments import FOLDER, AttachmentsWriter, AttributeRecord, Manifest, run_json
 from neptune_exporter.loaders.loader import RunToLoad
@@ -114,6 +115,7 @@ class RunSink:
         self._api.set_config(self._target.id, {**entries, marks.MANIFEST: digest})
         self._api.set_tags(self._target.id, tags)
         self._end()
+        assignment().confirm()
         self._mark_complete()
         self._complete = True
         self._ended(True)

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from neptune_exporter.plugins import Plugin, option
 
@@ -64,6 +65,10 @@ class WandbOptions:
         "Of models: copy what Neptune only tracked in S3 into the versions, as far as the export has it; without it "
         "they hold references.",
     )
+
+    def anchored(self) -> WandbOptions:
+        """The same, independent of the current folder."""
+        return replace(self, wandb_dir=str(Path(self.wandb_dir).absolute()))
 
 
 plugin = Plugin(

@@ -9,6 +9,9 @@ used again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pyarrow as pa
 
 from neptune_exporter.errors import UsageError
@@ -40,6 +43,7 @@ class WandbLoader:
 
     def __init__(self, options: WandbOptions, load: LoadOptions | None = None) -> None:
         self._load, self._media, self._fork = load or LoadOptions(), options.wandb_media, options.wandb_fork
+        self._options = options
         by_log = _by_log(options.wandb_way)
         place = Offline if options.wandb_mode == "offline" else Online
         self._place: Place = place(options, self._load, by_log=by_log)
@@ -100,6 +104,11 @@ class WandbLoader:
                 "A run that is being logged can only be fed to a W&B server.", "Unset WANDB_MODE, or set it to online."
             )
         return WandbLive(self._place, self._load, step_multiplier, media=self._media)
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where logs are left that are sent later. See `OnDisk`."""
+        return [Path(self._options.wandb_dir)] if self._options.wandb_mode == "offline" else []
 
     def close(self) -> None:
         """Lets go of the connection."""

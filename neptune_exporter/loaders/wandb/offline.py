@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neptune_exporter.assignment import assignment
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
 from neptune_exporter.loaders.runs import start_ms
@@ -136,6 +137,7 @@ class Offline:
         sealed = begun.folder / "sealed"
         writer.finish(tail, sealed)
         shutil.rmtree(begun.folder / "client", ignore_errors=True)
+        assignment().confirm()
         load = complete_load(run, begun, rows, manifest_digest(tail.entries))
         ref, multiplier = run.info.ref, tail.config[names.OURS]["step_multiplier"]
         done = OfflineRun(begun.folder, begun.name.id, ref, begun.name.project, begun.generation, load, multiplier)

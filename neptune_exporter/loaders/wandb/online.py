@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from neptune_exporter.assignment import assignment
 from neptune_exporter.errors import TargetAccessError, TargetError
 from neptune_exporter.loaders.live_marks import is_fresh
 from neptune_exporter.loaders.loader import LoadOptions, RunToLoad, TargetProject, TargetRun, TargetState
@@ -152,6 +153,7 @@ class Online:
             if not whole:
                 raise self._loss(held, rows)
         self._check_media(begun.name, tail.shown)
+        assignment().confirm()
         load = complete_load(run, begun, rows, digest)
         values = {**tail.config, names.OURS: {**tail.config[names.OURS], "load": load}}
         values |= internal_config(begun.fork, held.config.get(INTERNAL))
