@@ -259,3 +259,12 @@ def test_load_leaves_a_live_run_alone_and_marks_it_superseded_once_it_has_ended(
     # What the real client has made of the axes is what a live run has.
     assert axes(old) == axes(new)
     assert "1 skipped" in script.command("load", "--loader", "wandb")
+
+
+def test_without_a_server_everything_stays_in_the_spool_and_says_why(script, server):
+    script.run(SCRIPT, WANDB_MODE="offline")
+    said = script.command("replay", "--target", "wandb", code=3, WANDB_MODE="offline")
+    assert "can only be fed to a W&B server" in said
+    assert server.runs.all() == []
+    assert "1 fed" in script.replay("wandb")
+    check(server)
