@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from neptune_exporter.verify.finding import Checked, Finding
 
 BIGGEST = 5
-_KIND_NAMES = {"run": "runs", "model": "models", "model_version": "model versions"}
+_KIND_NAMES = {"run": "run", "model": "model", "model_version": "model version"}
 
 
 def with_html(command: Command) -> Command:
@@ -90,7 +90,8 @@ def _write_page(path: Path, title: str, value: dict[str, Any]) -> None:
 def _project_text(project: ProjectSummary) -> str:
     total = sum(project.runs.values())
     statuses = ", ".join(f"{console.number(count)} {status}" for status, count in project.runs.items())
-    lines = [f"{project.project}: {console.number(total)} {_KIND_NAMES[project.kind]} ({statuses or 'none'})"]
+    things = _KIND_NAMES[project.kind] + ("" if total == 1 else "s")
+    lines = [f"{project.project}: {console.number(total)} {things} ({statuses or 'none'})"]
     types = [(kind, project.attributes[kind], project.points[kind]) for kind in project.attributes]
     if types:
         types.append(("all", sum(project.attributes.values()), sum(project.points.values())))
