@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -386,3 +387,27 @@ def test_an_archive_of_the_official_exporter_in_a_bucket(bucket, call, tmp_path)
     steps = [row["float_value"] for batch in run.read() for row in batch.to_pylist() if row["attribute_path"] == "loss"]
     assert steps == [n / 4 for n in range(5)]
     assert call("summary", *bucket.places).code == 0
+
+
+def test_many_files_come_a_few_at_a_time(bucket):
+    """Each once, whole, whatever the order in which they are wanted; and none stays on this machine."""
+    ref = RunRef("team/files", "run-1")
+    content = {f"files/{number:03d}.bin": b"%d" % number * number for number in range(40)}
+    write_run(bucket.staging, ref, [single(path, data) for path, data in content.items()])
+    run = pickle.loads(pickle.dumps(bucket.staging.run(ref)))
+    rows = {row["attribute_path"]: row["file_value"]["path"] for batch in run.read() for row in batch.to_pylist()}
+    begin = len(bucket.server.log)
+    places = {path: run.files.local(rows[path]) for path in [*list(content)[::-3], *content]}
+    assert {path: place.read_bytes() for path, place in places.items()} == content
+    assert requests(bucket, begin) == {"GET file": 40}
+    folder = places["files/000.bin"].parent
+    run.files.close()
+    assert not folder.exists()
+
+    lost = next(key for key in bucket.content("exports/files/") if "/005" in key)
+    bucket.s3.delete_object(Bucket=bucket.name, Key=lost)
+    assert run.files.local(rows["files/004.bin"]).read_bytes() == content["files/004.bin"]  # the next ones fail unseen
+    for _ in range(2):
+        with pytest.raises(DamagedDataError, match="is missing"):
+            run.files.local(rows["files/005.bin"])
+    run.files.close()

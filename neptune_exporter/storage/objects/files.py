@@ -9,7 +9,9 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from neptune_exporter.storage.manifest import FileEntry
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.objects.uploads import Uploads
 from neptune_exporter.storage.place import Place
+
+AHEAD, AHEAD_BYTES = 8, 4 << 20  # how many files are fetched before they are wanted, and how big each may be
 
 
 class ObjectFileWriter(FileWriter):
@@ -63,36 +67,68 @@ class ObjectFileWriter(FileWriter):
 
 
 class ObjectFileReader(FileReader):
-    """Reads the files of one run; see `FileReader`. What it fetches stays on this machine until it is closed."""
+    """Reads the files of one run; see `FileReader`. What it fetches stays on this machine until it is closed.
+
+    Files come in the order of their paths, as a rule: with each the next small ones are fetched, too.
+    """
 
     def __init__(self, root: ObjectPath, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> None:
         super().__init__(Path(), entries, check)
         self._objects = root
+        self._sizes: dict[str, dict[str, int]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._scratch: Any = None
-        self._fetched: dict[str, Path] = {}
-        self._sizes: dict[str, dict[str, int]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._fetched: dict[str, Future[Path]] = {}
+        self._begun = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {key: value for key, value in self.__dict__.items() if key != "_lock"}
-        return {**kept, "_scratch": None, "_fetched": {}, "_sizes": {}}
+        own = ("_lock", "_scratch", "_pool", "_fetched", "_order")
+        return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._begin()
+
+    @cached_property
+    def _order(self) -> tuple[list[FileEntry], dict[str, int]]:
+        """The files in order, and where each of them stands."""
+        return list(self.known.values()), {path: number for number, path in enumerate(self.known)}
 
     def local(self, path: str) -> Path:
         """Fetches the file, whole and as the manifest says. Raises `DamagedDataError`."""
         self._check_name(path)
         with self._lock:
-            if path not in self._fetched:
-                if self._scratch is None:
-                    self._scratch = tempfile.TemporaryDirectory(prefix="neptune-exporter-", ignore_cleanup_errors=True)
-                local = Path(self._scratch.name, f"{len(self._fetched)}{names.extension(path)}")
-                with disk.create(local) as file:
-                    self._fetch(path, file)
-                self._fetched[path] = local
-            return self._fetched[path]
+            wanted = self._start(path)
+            entries, places = self._order
+            next_one = places.get(path, len(entries)) + 1
+            for entry in entries[next_one : next_one + AHEAD]:
+                if entry.bytes <= AHEAD_BYTES and names.is_inside(entry.path):
+                    self._start(entry.path)
+        try:
+            return wanted.result()
+        except BaseException:
+            with self._lock:  # whoever asks again may have more luck
+                self._fetched.pop(path, None)
+            raise
+
+    def _start(self, path: str) -> Future[Path]:
+        if path not in self._fetched:
+            if self._pool is None:
+                self._scratch = tempfile.TemporaryDirectory(prefix="neptune-exporter-", ignore_cleanup_errors=True)
+                self._pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="files")
+            self._begun += 1
+            local = Path(self._scratch.name, f"{self._begun}{names.extension(path)}")
+            self._fetched[path] = self._pool.submit(self._download, path, local)
+        return self._fetched[path]
+
+    def _download(self, path: str, local: Path) -> Path:
+        with disk.create(local) as file:
+            self._fetch(path, file)
+        return local
 
     def open(self, path: str) -> BufferedReader:
         """The content, whole and as the manifest says; it leaves nothing on this machine. Raises like `local`."""
@@ -111,9 +147,10 @@ class ObjectFileReader(FileReader):
     def close(self) -> None:
         """See `FileReader`."""
         with self._lock:
-            if self._scratch is not None:
+            if self._pool is not None:
+                self._pool.shutdown(wait=True, cancel_futures=True)
                 self._scratch.cleanup()
-                self._scratch, self._fetched = None, {}
+                self._scratch, self._pool, self._fetched = None, None, {}
 
     def check(self, path: str) -> None:
         """See `FileReader`: looked up in a list of the run's folder."""
