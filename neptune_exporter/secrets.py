@@ -22,6 +22,7 @@ from typing import Any
 
 MASK = "***"
 SHORTEST = 6  # a shorter value masks half of every text and protects nothing
+LONG = 12  # a shorter one is masked where it stands alone: a password may be part of an ordinary word
 
 _OURS = re.compile(r"(?:NEPTUNE|MLFLOW|WANDB|PLUTO|MLOP|AWS|S3|GOOGLE|GCS|AZURE|TRACKED_MODEL|PG)\w*", re.IGNORECASE)
 _SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
@@ -63,12 +64,16 @@ def masked(text: str) -> str:
     """The text without anything secret."""
     for value in _known:
         if value in text:
-            text = text.replace(value, MASK)
+            text = text.replace(value, MASK) if len(value) >= LONG else _without_word(value, text)
     if "://" in text:
         text = without_credentials(text)
     if "=" in text:
         text = _SIGNATURE.sub(rf"\g<name>{MASK}", text)
     return _HEADER.sub(rf"\g<name> {MASK}", text)
+
+
+def _without_word(value: str, text: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", MASK, text)
 
 
 def without_credentials(text: str) -> str:

@@ -324,6 +324,11 @@ def test_short_values_mask_nothing(known):
     assert masked("a banana") == "a banana"
 
 
+def test_a_password_that_is_a_word_masks_no_other_words(known):
+    keep_secret("postgres")
+    assert masked("postgresql:///db refuses the password postgres") == "postgresql:///db refuses the password ***"
+
+
 def test_the_log_masks_tracebacks(known):
     keep_secret(MARK)
     with pytest.raises(ValueError) as error:
