@@ -20,10 +20,10 @@ from neptune_exporter.loaders.keys import KeyRule, target_key
 
 Kind = Literal["image", "audio", "video"]
 
-_EXTENSIONS: Mapping[str, Kind] = {
-    **dict.fromkeys(("png", "jpg", "jpeg", "gif", "bmp", "webp", "svg"), "image"),
+_EXTENSIONS: Mapping[str, Kind] = {  # what W&B's client takes for media, too
+    **dict.fromkeys(("png", "jpg", "jpeg", "gif", "bmp", "webp"), "image"),
     **dict.fromkeys(("wav", "mp3", "flac", "m4a", "aac", "ogg", "opus"), "audio"),
-    **dict.fromkeys(("mp4", "webm", "mov", "ogv"), "video"),
+    **dict.fromkeys(("mp4", "webm"), "video"),
 }
 _BEGINNINGS = (  # for files without an extension that says it
     (0, b"\x89PNG\r\n\x1a\n", "png"),
