@@ -147,7 +147,5 @@ def _export_and_report(
         console.print_json(console.report_json(report))
     else:
         done = report.count("done") + report.count("partial")
-        console.print_report(
-            report, "Export", f"Next: neptune-exporter summary {place.shown}" if done else ""
-        )
+        console.print_report(report, "Export", f"Next: neptune-exporter summary {place.shown}" if done else "")
     return report.exit_code
