@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from logged_registry import Area, LoggedVersion, is_list
 from registry_state import PROJECT, tree
+from servers.http import Fault
 from servers.wandb import API_KEY, ENTITY, WandbServer, serving
 
 from neptune_exporter.cli.main import main
@@ -246,6 +247,35 @@ def test_killed_while_registering_and_run_again(registry, monkeypatch, calls):
     assert registry.load(*ONE) == 0
     check(registry, monkeypatch, "DEMO-ONE")
     assert registry.verify(*ONE) == 0
+
+
+def test_a_server_that_fails_now_and_then_is_survived(registry, monkeypatch):
+    registry.server.http.faults = [
+        Fault(where, after=after, times=1, status=status)
+        for where, last in (("POST /graphql", 60), ("PUT /upload", 20))
+        for after, status in ((3, 500), (last, 429))
+    ]
+    assert registry.load(*ONE) == 0
+    assert all(fault.times == 0 for fault in registry.server.http.faults)
+    check(registry, monkeypatch, "DEMO-ONE")
+
+
+def test_a_version_that_did_not_arrive_is_named_and_the_next_load_completes_the_model(registry, monkeypatch, capsys):
+    commit = registry.server.artifacts.op_CommitArtifact
+
+    def refuse_the_third(v: dict[str, Any]) -> Any:
+        artifact = registry.server.artifacts.get(v["artifactID"])
+        if artifact.type == "model" and artifact.version == 2:
+            raise LookupError("refused")
+        return commit(v)
+
+    registry.server.artifacts.op_CommitArtifact = refuse_the_third
+    assert registry.load(*ONE) == 3
+    assert "has not taken DEMO-ONE-3" in capsys.readouterr().out.replace(f"{PROJECT}/", "")
+    assert registry.logged("DEMO-ONE") == ["DEMO-ONE-1", "DEMO-ONE-2"]
+    registry.server.artifacts.op_CommitArtifact = commit
+    assert registry.load(*ONE) == 0
+    check(registry, monkeypatch, "DEMO-ONE")
 
 
 def test_a_collection_of_somebody_else_is_left_alone(registry, monkeypatch):
