@@ -305,7 +305,7 @@ def test_damage_is_named(bucket, call):
     assert f"{keys['gone']} is missing" in result.out + result.err
     staged = {name: bucket.staging.run(ref) for name, ref in refs.items()}
     assert sum(batch.num_rows for batch in staged["whole"].read()) == 51
-    with pytest.raises(DamagedDataError, match=r"cannot be read|is not what the manifest says"):
+    with pytest.raises(DamagedDataError, match="bytes instead of"):
         list(staged["cut"].read())
     with pytest.raises(DamagedDataError, match="is missing"):
         list(staged["gone"].read())
@@ -387,6 +387,15 @@ def test_an_archive_of_the_official_exporter_in_a_bucket(bucket, call, tmp_path)
     steps = [row["float_value"] for batch in run.read() for row in batch.to_pylist() if row["attribute_path"] == "loss"]
     assert steps == [n / 4 for n in range(5)]
     assert call("summary", *bucket.places).code == 0
+
+    areas.official(tmp_path / "more/exports", "RUN-2", [areas.row("loss", "float", float_value=1.0)])
+    upload(bucket, tmp_path / "more")
+    key = next(key for key in bucket.content() if "/RUN-2-" in key)
+    bucket.s3.put_object(Bucket=bucket.name, Key=key.replace("_part_0", "_part_1"), Body=b"PAR1 no Parquet PAR1")
+    forget_lists()
+    stray = bucket.staging.folder(areas.PROJECT).stray(areas.stem("RUN-2"))
+    with pytest.raises(DamagedDataError, match=r"s3://.*RUN-2-\w+_part_1\.parquet cannot be read"):
+        list(stray.read())
 
 
 def test_many_files_come_a_few_at_a_time(bucket):

@@ -259,17 +259,23 @@ class ObjectFolder(ProjectFolder):
             try:
                 with disk.create(local) as file:
                     size, sha256 = fetch(path, file)
-                with open_part(local) as part:
+                if expected is not None:  # before Arrow looks at it
+                    self._check_content(path, expected[number], size, sha256)
+                with _opened(local, path) as part:
                     if expected is not None:
                         check_part(path, expected[number], part.metadata.num_rows, size)
-                        self._check_content(path, expected[number], sha256)
                     yield path, part
             except FileNotFoundError as error:
                 run.check_unchanged(suspect=True)
                 raise damaged(path, error) from error
 
     @staticmethod
-    def _check_content(path: ObjectPath, expected: FileEntry, sha256: str) -> None:
+    def _check_content(path: ObjectPath, expected: FileEntry, size: int, sha256: str) -> None:
+        if size != expected.bytes:
+            raise DamagedDataError(
+                f"{path} has {size} bytes instead of {expected.bytes}.",
+                "Restore it from a backup, or export the run again with --overwrite.",
+            )
         if sha256 != expected.sha256:
             raise DamagedDataError(
                 f"{path} was changed: its SHA-256 is not that of the manifest.",
@@ -333,6 +339,14 @@ class ObjectFolder(ProjectFolder):
             for name in claim.standing.manifests.values():
                 (self.data / MANIFESTS).remove([name])
             self.remove_objects(run)
+
+
+def _opened(local: Path, path: ObjectPath) -> Any:
+    """Opens a part that was fetched. What is wrong with it is said of the object."""
+    try:
+        return open_part(local)
+    except DamagedDataError as error:
+        raise DamagedDataError(error.message.replace(str(local), str(path)), error.hint) from error
 
 
 def names_of(run: StagedRun) -> set[str]:
