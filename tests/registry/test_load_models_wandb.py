@@ -21,6 +21,7 @@ from servers.http import Fault
 from servers.wandb import API_KEY, ENTITY, WandbServer, serving
 
 from neptune_exporter.cli.main import main
+from neptune_exporter.loaders.wandb import sending
 
 ONE = [f"-rDEMO-ONE{number}" for number in ("", "-1", "-2", "-3", "-4", "-5")]  # one of the three models
 PLACE = f"{ENTITY}/{PROJECT.replace('/', '-')}-models"
@@ -221,6 +222,7 @@ KILLED = """
 import os, signal, sys
 from neptune_exporter.loaders.wandb import collections, registry
 from neptune_exporter.cli.main import main
+from neptune_exporter.loaders.wandb import sending
 left = int(sys.argv[1])
 def counted(real):
     def call(*args, **kwargs):
@@ -250,6 +252,8 @@ def test_killed_while_registering_and_run_again(registry, monkeypatch, calls):
 
 
 def test_a_server_that_fails_now_and_then_is_survived(registry, monkeypatch):
+    waits = {name: 0.05 for name in sending._RETRIES if "_wait_" in name}
+    monkeypatch.setattr(sending, "_RETRIES", {**sending._RETRIES, **waits})
     registry.server.http.faults = [
         Fault(where, after=after, times=1, status=status)
         for where, last in (("POST /graphql", 60), ("PUT /upload", 20))
