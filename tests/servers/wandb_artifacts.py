@@ -206,6 +206,7 @@ class Artifacts:
         edges = [
             {"node": {"name": entry["name"], "directUrl": f"{self._url()}/storage/{artifact.files[entry['digest']]}"}}
             for entry in v["entries"]
+            if entry["digest"] in artifact.files
         ]
         page = {"hasNextPage": False, "endCursor": None}
         return {"artifact": {"filesByManifestEntries": {"pageInfo": page, "edges": edges}}}

@@ -36,8 +36,7 @@ class RemoteRun:
         if entry is None:
             return None
         target = folder / path.rpartition("/")[2]
-        self._server.download(self._artifact, path, entry, target)
-        return target
+        return target if self._server.download(self._artifact, path, entry, target) else None
 
     @cached_property
     def _artifact(self) -> str:

@@ -229,15 +229,15 @@ class Server:
         contents: Mapping[str, Any] = self._get(url, lambda reply: json.loads(reply.read()))["contents"]
         return contents
 
-    def download(self, artifact_id: str, path: str, entry: Mapping[str, Any], target: Path) -> None:
-        """Fetches one file of an artifact."""
+    def download(self, artifact_id: str, path: str, entry: Mapping[str, Any], target: Path) -> bool:
+        """Fetches one file of an artifact; says whether W&B has it."""
         asked = {"name": path, "digest": entry["digest"]}
         if entry.get("birthArtifactID"):
             asked["birthArtifactID"] = entry["birthArtifactID"]
         data = self.ask(_FILES, {"id": artifact_id, "entries": [asked], "storageLayout": "V2", "manifestVersion": "1"})
         edges = data["artifact"]["filesByManifestEntries"]["edges"]
         if not edges:
-            raise TargetError(f"W&B at {self.url} does not give the file {path} of an artifact.")
+            return False
 
         def save(reply: httpx.Response) -> None:
             with target.open("wb") as file:
@@ -245,6 +245,7 @@ class Server:
                     file.write(chunk)
 
         self._get(edges[0]["node"]["directUrl"], save)
+        return True
 
     # --- the wire
 
