@@ -3,14 +3,16 @@
 """Sorts the rows of one run with bounded memory.
 
 Rows are kept in a compact form: a code for (path, type), step and time as whole numbers, and only the value
-columns that hold anything. Full chunks are sorted and spilled as Arrow files, then merged block by block.
+columns that hold anything. Full chunks are sorted and spilled as Arrow files, then merged block by block. Of many
+chunks every `MERGED_AT_ONCE` become one first, so that memory does not grow with the run.
 The sort is stable: rows with equal keys keep the order in which they came.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +42,7 @@ Keys = list[npt.NDArray[Any]]
 
 CHUNK_ROWS = 1_000_000
 CHUNK_BYTES = 128 << 20
+MERGED_AT_ONCE = 32
 BLOCK_ROWS = 16_384
 BLOCK_BYTES = 2 << 20
 
@@ -64,7 +67,8 @@ class ExternalSort:
         self._ranks: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._buffer: list[pa.Table] = []
         self._rows = self._bytes = 0
-        self._spills: list[Path] = []
+        self._levels: list[list[Path]] = []  # spilled chunks; those of a level are made of a group of the level before
+        self._spilled = 0
         self._own_folder: Path | None = None
 
     @property
@@ -209,30 +213,55 @@ class ExternalSort:
             disk.make_folder(self._folder)
             with disk.explained("write into", self._folder):
                 self._own_folder = Path(tempfile.mkdtemp(prefix="sort-", suffix=".tmp", dir=self._folder))
-        path = self._own_folder / f"{len(self._spills)}.arrow"
-        rows = int(max(1, min(BLOCK_ROWS, BLOCK_BYTES * table.num_rows // max(table.nbytes, 1))))
+        self._store(0, table.schema, [table])
+        self._merge_groups()
+
+    def _store(self, level: int, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+        assert self._own_folder is not None
+        path = self._own_folder / f"{self._spilled}.arrow"
+        self._spilled += 1
         with (
             disk.explained("write", path),
             pa.OSFile(str(path), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as writer,
+            pa.ipc.new_file(file, schema) as writer,
         ):
-            writer.write_table(table, max_chunksize=rows)
-        self._spills.append(path)
+            for table in tables:
+                rows = int(max(1, min(BLOCK_ROWS, BLOCK_BYTES * table.num_rows // max(table.nbytes, 1))))
+                writer.write_table(table, max_chunksize=rows)
+        if level == len(self._levels):
+            self._levels.append([])
+        self._levels[level].append(path)
+
+    def _merge_groups(self) -> None:
+        """Makes one of the chunks of each level that has enough of them."""
+        level = 0
+        while level < len(self._levels) and len(self._levels[level]) >= MERGED_AT_ONCE:
+            group = self._levels[level]
+            free_space.check(self._folder, sum(path.stat().st_size for path in group))
+            with self._opened(group) as cursors:
+                schema = pa.unify_schemas([cursor.schema for cursor in cursors])
+                self._store(level + 1, schema, (_with_columns(table, schema) for table in _merge(cursors)))
+            self._levels[level] = []
+            for path in group:
+                disk.remove(path)
+            level += 1
+
+    @contextmanager
+    def _opened(self, paths: Sequence[Path]) -> Iterator[list[_Cursor]]:
+        with ExitStack() as stack:
+            files = [stack.enter_context(pa.OSFile(str(path), "rb")) for path in paths]
+            yield [_Cursor(pa.ipc.open_file(file), self) for file in files]
 
     def _merged(self) -> Iterator[pa.Table]:
-        if not self._spills:
+        if not self._levels:
             if self._buffer:
                 yield from _blocks(self._sorted_buffer())
             return
         if self._buffer:
             self._spill()
-        with_files = [pa.OSFile(str(path), "rb") for path in self._spills]
-        try:
-            cursors = [_Cursor(pa.ipc.open_file(file), self) for file in with_files]
+        in_order = [path for level in reversed(self._levels) for path in level]  # as the rows came
+        with self._opened(in_order) as cursors:
             yield from _merge(cursors)
-        finally:
-            for file in with_files:
-                file.close()
 
     def keys_of(self, table: pa.Table) -> Keys:
         """The sort keys of compact rows; for cursors."""
@@ -249,6 +278,11 @@ class _Cursor:
         self.block: pa.Table = None
         self.keys: Keys = []
         self.advance(0)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the chunk."""
+        return self._reader.schema
 
     @property
     def more(self) -> bool:
@@ -293,6 +327,15 @@ def _merge(cursors: list[_Cursor]) -> Iterator[pa.Table]:
             order = stable_order([np.concatenate(columns) for columns in zip(*keys, strict=True)])
             table = table if order is None else table.take(pa.array(order))
         yield from _blocks(table)
+
+
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with all columns of a schema, null where the table has none."""
+    columns = [
+        table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _blocks(table: pa.Table) -> Iterator[pa.Table]:

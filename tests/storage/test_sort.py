@@ -101,6 +101,7 @@ def as_read(records):
 )
 def test_equals_pythons_sort(order, chunk, block, tmp_path, monkeypatch):
     monkeypatch.setattr(sort, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(sort, "MERGED_AT_ONCE", 3)
     monkeypatch.setattr(sort, "BLOCK_ROWS", block)
     records = random_records(700 if chunk > 1 else 60, seed=chunk + block)
     found = sorted_by_us(records, order, tmp_path, size=33)
@@ -126,6 +127,7 @@ def test_equals_pythons_sort_on_anything(tmp_path_factory, keys, order, chunk, b
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sort, "CHUNK_ROWS", chunk)
         patch.setattr(sort, "BLOCK_ROWS", block)
+        patch.setattr(sort, "MERGED_AT_ONCE", 3)
         found = sorted_by_us(records, order, tmp_path_factory.mktemp("sort"), size)
     assert found == as_read(expected(records, order))
 
@@ -134,6 +136,7 @@ def test_equals_pythons_sort_on_anything(tmp_path_factory, keys, order, chunk, b
 @pytest.mark.parametrize("chunk", [10**6, 50])
 def test_rows_with_equal_keys_keep_their_order(order, chunk, tmp_path, monkeypatch):
     monkeypatch.setattr(sort, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(sort, "MERGED_AT_ONCE", 3)
     monkeypatch.setattr(sort, "BLOCK_ROWS", 9)
     records = [record(f"p{n % 2}", "int", Decimal(n % 3), 5, n) for n in range(400)]
     rows = sorted_by_us(records, order, tmp_path, size=17)
@@ -153,6 +156,7 @@ def test_extreme_steps_and_times_are_in_order(tmp_path):
 
 def test_the_origin_of_rows_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(sort, "CHUNK_ROWS", 60)
+    monkeypatch.setattr(sort, "MERGED_AT_ONCE", 2)
     external = ExternalSort(REF, "attribute", tmp_path, origin=True)
     for n, batch in enumerate(batches([record("p", "int", Decimal(n % 50), None, n // 100) for n in range(300)], 100)):
         external.add(batch, n)
