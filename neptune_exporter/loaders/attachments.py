@@ -32,6 +32,8 @@ MANIFEST, DATA, FILES, EXTRA = "manifest.json", "data.parquet", "files.jsonl", "
 FORMAT = 1
 GROUP_ROWS = 65_536
 GROUP_BYTES = 16 << 20
+SMALL_ROWS = 64
+SMALL_TABLES = 512
 
 Place = Literal["metric", "parameter", "tag", "series", "log", "artifact"]
 
@@ -129,6 +131,7 @@ class AttachmentsWriter:
         self._parquet: pq.ParquetWriter | None = None
         self._files: Any = None
         self._buffer: list[pa.Table] = []
+        self._small: list[pa.Table] = []
         self._rows = self._bytes = self._position = 0
 
     def add_rows(self, record: AttributeRecord, rows: pa.RecordBatch) -> None:
@@ -143,7 +146,13 @@ class AttachmentsWriter:
         # A copy: a few rows must not keep the whole batch alive that they came in.
         copied = rows.take(pa.array(np.arange(rows.num_rows)))
         table = pa.Table.from_batches([copied]).cast(SCHEMA)
-        self._buffer.append(table)
+        if table.num_rows > SMALL_ROWS:
+            self._join_small()
+            self._buffer.append(table)
+        else:
+            self._small.append(table)
+            if len(self._small) >= SMALL_TABLES:
+                self._join_small()
         self._rows += table.num_rows
         self._bytes += table.nbytes
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
@@ -183,7 +192,14 @@ class AttachmentsWriter:
             self._files.close()
             self._files = None
 
+    def _join_small(self) -> None:
+        """One table of a row each weighs a hundred times what is in it."""
+        if self._small:
+            self._buffer.append(pa.concat_tables(self._small).combine_chunks())
+            self._small.clear()
+
     def _write_group(self) -> None:
+        self._join_small()
         if not self._buffer:
             return
         if self._parquet is None:

@@ -21,6 +21,7 @@ from neptune_exporter.verify.finding import Finding, failure, finding_of
 
 HERE = "the staging area"
 _GATHERED_ROWS = 16_384
+_GATHERED_BATCHES = 1_024  # a batch of one row weighs a hundred times what is in it
 
 
 class TargetCheck:
@@ -97,7 +98,7 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         waiting.append(normalize(batch))
         rows += batch.num_rows
-        if rows >= _GATHERED_ROWS:
+        if rows >= _GATHERED_ROWS or len(waiting) >= _GATHERED_BATCHES:
             yield from _joined(waiting)
             waiting, rows = [], 0
     if waiting:
