@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import pytest
 from logged_run import REF
 from mlflow import MlflowClient
+from servers.http import Fault, HttpServer, Reply
 
 from neptune_exporter import plugins
 from neptune_exporter.errors import MissingExtraError, TargetAccessError, TargetError, UsageError
@@ -30,13 +32,44 @@ def test_a_uri_that_cannot_be_loaded_into_is_a_usage_error(make_loader, uri):
     assert "sqlite:///mlflow.db" in caught.value.hint
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "postgresql://u:secret@127.0.0.1:9/db"])
-def test_a_target_that_does_not_answer_is_named_without_its_password(make_loader, uri):
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("http://127.0.0.1:9", "Connection refused"),
+        ("http://no.such.host.invalid:5000", "(Name or service not known|Temporary failure in name resolution)"),
+        (
+            "postgresql://u:secret@127.0.0.1:9/db",
+            'connection to server at "127.0.0.1", port 9 failed: Connection refused',
+        ),
+    ],
+)
+def test_a_target_that_does_not_answer_is_named_in_one_line_without_its_password(make_loader, uri, why):
     with pytest.raises(TargetError) as caught:
         make_loader(uri).states(REF.project_id)
     assert not isinstance(caught.value, TargetAccessError)
-    assert "127.0.0.1:9" in caught.value.message
-    assert "secret" not in caught.value.message + caught.value.hint
+    shown = uri.replace("secret", r"\*\*\*")
+    assert re.fullmatch(f"Nothing answers at {shown}, where MLflow should be: {why}.", caught.value.message)
+    assert "--mlflow-tracking-uri" in caught.value.hint
+    assert "secret" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (Fault(".*", "reset", times=99), "(Connection reset by peer|Remote end closed connection without response)"),
+        (Fault(".*", status=503, times=99), "too many 503 error responses"),
+    ],
+)
+def test_a_server_that_only_fails_is_named_with_its_failure(make_loader, monkeypatch, fault, why):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    server = HttpServer(lambda _: Reply())
+    server.faults = [fault]
+    server.start()
+    try:
+        with pytest.raises(TargetError, match=f"^Nothing answers at {server.url}, where MLflow should be: {why}.$"):
+            make_loader(server.url).states(REF.project_id)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(

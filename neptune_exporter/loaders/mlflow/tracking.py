@@ -32,6 +32,7 @@ _QUIET = {
 }
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _REFUSED = re.compile(r"failed with error code (401|403)\b")
+_NO_ANSWER = ("Max retries exceeded", "Connection", "connection to server", "could not translate host name")
 _MISSING_CODES = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _REFUSED_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED")
 
@@ -238,7 +239,7 @@ def _our_error(error: Exception, shown: str) -> ExporterError | None:
 
     if not isinstance(error, (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError)):
         return None
-    text = " ".join(str(error).split())[:500]
+    text = " ".join(str(getattr(error, "orig", None) or error).split())[:500]
     if isinstance(error, ImportError):
         return TargetError(f"{shown} needs a driver that is not installed: {text}.", "For PostgreSQL: psycopg2-binary.")
     if "out-of-date database schema" in text:
@@ -251,9 +252,25 @@ def _our_error(error: Exception, shown: str) -> ExporterError | None:
             f"MLflow at {shown} refuses our credentials.",
             "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
         )
-    if isinstance(error, RequestException) or "Max retries exceeded" in text or "Connection" in text:
-        return TargetError(f"No MLflow server answers at {shown}.", f"Is it running? It said: {text}")
-    return TargetError(f"MLflow at {shown}: {text}")
+    if isinstance(error, RequestException) or any(sign in text for sign in _NO_ANSWER):
+        return TargetError(
+            f"Nothing answers at {shown}, where MLflow should be: {_reason(error)}.",
+            "Start it, or name another place with --mlflow-tracking-uri.",
+        )
+    return TargetError(f"MLflow at {shown}: {text.rstrip('.')}.")
+
+
+def _reason(error: BaseException) -> str:
+    """What lies at the bottom of an error of the network, in its own few words: `Connection refused`."""
+    from urllib3.exceptions import HTTPError
+
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    last = next((one for one in reversed(chain) if isinstance(one, (OSError, HTTPError))), chain[-1])
+    last = next((argument for argument in last.args if isinstance(argument, OSError)), last)
+    words = getattr(last, "strerror", None) or str(last) or type(last).__name__
+    return " ".join(words.splitlines()[0].split())[:200].rstrip(".")
 
 
 def _is_refusal(error: Exception) -> bool:
