@@ -92,11 +92,15 @@ class Counted:
                 columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
                 names_it = False
                 for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
-                    rows = normalize(batch) if whole else without_placeholders(normalize(batch))
+                    rows = normalize(batch)
+                    rows.validate(full=True)  # no checksum says that texts are texts
+                    rows = rows if whole else without_placeholders(rows)
                     names_it = names_it or names_the_run(rows)
                     self._count(rows)
                 for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=_IDENTITY) if names_it else ():
-                    self._identity.update(sys_values(normalize(batch)))
+                    rows = normalize(batch)
+                    rows.validate(full=True)
+                    self._identity.update(sys_values(rows))
         except UNREADABLE as error:
             raise damaged(path, error) from error
 

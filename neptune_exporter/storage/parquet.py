@@ -223,11 +223,19 @@ def _not_a_part(path: Place, column: str) -> DamagedDataError:
     )
 
 
-def part_batches(part: pq.ParquetFile, path: Place) -> Iterator[pa.RecordBatch]:
-    """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`."""
+def part_batches(part: pq.ParquetFile, path: Place, *, vouched: bool = False) -> Iterator[pa.RecordBatch]:
+    """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`.
+
+    Args:
+        part: the part.
+        path: where it lies.
+        vouched: whether a checksum says that it is what was written; else texts may be no texts.
+    """
     try:
         for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
             rows = normalize(batch)
+            if not vouched:
+                rows.validate(full=True)
             if any(rows.column(name).null_count for name in NAME_COLUMNS):
                 raise DamagedDataError(
                     f"{path} holds rows without a name or a type.", "Restore it from a backup, or export the run again."

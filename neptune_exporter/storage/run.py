@@ -180,7 +180,7 @@ class StagedRun:
             parts = self._open_parts(stack)
             missing = self._missing_files if verified and self.manifest is None else frozenset()
             for path, part in parts:
-                for batch in part_batches(part, path):
+                for batch in part_batches(part, path, vouched=self.manifest is not None and self.checks_content):
                     own = self._own_rows(batch)
                     if self.manifest is None or not self.manifest.sorted:
                         own = with_members(own, self.files)
