@@ -40,16 +40,21 @@ def trust(bundle: str = "") -> None:
             os.environ.setdefault(name, chosen)
 
 
-def refuse_untrusted(error: BaseException, url: str, kind: type[ExporterError]) -> None:
-    """Raises an error of this kind if a connection failed for want of trust: trying again would not help."""
+def is_untrusted(error: BaseException) -> bool:
+    """Whether a connection failed for want of trust: trying again would not help."""
     said: BaseException | None = error
-    while said is not None:
-        if "CERTIFICATE_VERIFY_FAILED" in str(said):
-            raise kind(
-                f"The certificate of {url} is not trusted.",
-                "If an authority of your own has signed it, name its certificate with --ca-bundle FILE.",
-            ) from None
+    while said is not None and "CERTIFICATE_VERIFY_FAILED" not in str(said):
         said = said.__cause__ or said.__context__
+    return said is not None
+
+
+def refuse_untrusted(error: BaseException, url: str, kind: type[ExporterError]) -> None:
+    """Raises an error of this kind if a connection failed for want of trust."""
+    if is_untrusted(error):
+        raise kind(
+            f"The certificate of {url} is not trusted.",
+            "If an authority of your own has signed it, name its certificate with --ca-bundle FILE.",
+        ) from None
 
 
 def _check(bundle: str) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 import stamina
 
-from neptune_exporter.certificates import refuse_untrusted
+from neptune_exporter.certificates import is_untrusted, refuse_untrusted
 from neptune_exporter.errors import ExporterError, TargetAccessError, TargetError
 
 PAGE_RUNS = 100
@@ -336,6 +336,8 @@ class Server:
 
 def _patience(error: Exception) -> bool | float:
     """Whether to try again, and after how many seconds if the server says so."""
+    if is_untrusted(error):
+        return False
     if isinstance(error, httpx.HTTPStatusError):
         asked = error.response.headers.get("Retry-After", "")
         return min(float(asked), _LONGEST_WAIT) if asked.isdecimal() else True
