@@ -217,7 +217,7 @@ def token(**content: str) -> str:
     ("given", "said"),
     [
         ("", "There is no Neptune API token"),
-        ("nonsense", "token is malformed"),
+        ("n0-t0ken-0f-anyb0dy", "token is malformed"),
         (token(api_key="x"), "token is malformed"),
         (token(api_address="http://127.0.0.1:9"), "Cannot reach http://127.0.0.1:9"),
         (token(api_address="http://no.such.host.invalid"), "Cannot reach http://no.such.host.invalid"),
