@@ -111,6 +111,7 @@ def main(sizes: Sequence[int], *, offline: bool) -> None:
         result = measure(f"{points:>11,} points", case, *arguments, unit="points", repeat=1)
         assert points <= result.count <= points + 10, (name, result.count)  # an export has attributes of its own
         rows.setdefault(name, []).append(result)
+        print(f"{name}, {points:,} points: {result.seconds:.1f} s, {result.peak_mb:.0f} MB", flush=True)
 
     with served() as url:
         for points in sizes:
