@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from truth import HistogramValue, Row, rows_in
 
+from neptune_exporter.cli.main import main
 from neptune_exporter.load import load
 from neptune_exporter.loaders.loader import LoadOptions
 from neptune_exporter.loaders.mlflow import MLflowOptions
@@ -197,6 +198,16 @@ def test_loss_17_numbers_and_sets_keep_their_form(archive, sqlite_uri, tmp_path,
     run = client.search_runs([client.get_experiment_by_name("acme/it's vision").experiment_id], "params.n != ''")[0]
     assert (run.data.params["whole"], run.data.params["twelve"]) == ("12.0", "12")
     assert json.loads(run.data.tags["neptune.tags"]) == ['a "tag"', "a,b", "it's"]
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_the_origin_of_what_another_tool_has_exported_is_said_in_words(own_archive, target, tmp_path, adopted):
+    places = ["--data-path", str(own_archive.data_path), "--files-path", str(own_archive.files_path)]
+    if adopted:
+        assert main(["verify", "--write-manifests", *places]) == 0
+    load("mlflow", target, LoadOptions(), own_archive, EVERYTHING, workers=1)
+    manifests = [json.loads(path.read_bytes()) for path in (tmp_path / "mlruns").rglob("neptune/manifest.json")]
+    assert [manifest["run"]["source"] for manifest in manifests] == ["exported by another tool"] * 3
 
 
 # --- damage

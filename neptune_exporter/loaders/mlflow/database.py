@@ -28,7 +28,6 @@ from neptune_exporter.loaders.mlflow.tracking import with_driver, without_passwo
 
 # The version of the tables, as MLflow's migrations name it, and the MLflow that this was tested with.
 SCHEMAS = {"dc11669786a5": "3.17"}
-ARTIFACT_URI_LENGTH = 200
 _TEXT, _INT, _REAL, _BOOL = "VARCHAR", "BIGINT", "FLOAT DOUBLE", "BOOLEAN"
 _TABLES: dict[str, dict[str, str]] = {
     "runs": {
@@ -111,11 +110,6 @@ class Database:
         self._engine = self._dialect.engine(url)
         with self._explained(), self._engine.connect() as connection:
             _check_tables(connection, self._shown)
-
-    @property
-    def artifact_uri_length(self) -> int | None:
-        """How long the address of a run's artifacts can be; None for any length."""
-        return ARTIFACT_URI_LENGTH if self._dialect.checks_lengths else None
 
     def close(self) -> None:
         """Lets go of connections."""

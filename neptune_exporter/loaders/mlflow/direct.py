@@ -55,13 +55,6 @@ class DirectRun:
             number += 1
         self.run_id = run_id_of(new, number)
         self._artifacts = Artifacts(tracking, artifact_uri(new.artifact_root, self.run_id))
-        length = database.artifact_uri_length
-        if length is not None and len(self._artifacts.uri) > length:
-            raise TargetError(
-                f"The address of the run's artifacts is longer than MLflow's {length} characters: "
-                f"{self._artifacts.uri}.",
-                "Choose a shorter one with --mlflow-artifact-location, and another --name-prefix.",
-            )
         self._spool = Spool(folder / "points")
         self._params: dict[str, str] = {}
         self._tags = dict(new.tags)

@@ -11,6 +11,7 @@ from typing import Any
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.keys import ARTIFACT_RULE, shortened, target_key
 from neptune_exporter.loaders.mlflow import tags
+from neptune_exporter.loaders.mlflow.artifacts import artifact_uri
 from neptune_exporter.loaders.mlflow.tracking import Tracking
 from neptune_exporter.model import RunInfo
 
@@ -28,12 +29,22 @@ class Experiments:
         by_name: one experiment for each `sys/name` in a project, called `<project>/<sys/name>`.
         location: where new ones keep their artifacts, "" for the target's own choice.
         beside: for a database in a file, the folder that it is in.
+        address_length: how long the address of a run's artifacts can be; None for any length, or if that is not known.
     """
 
-    def __init__(self, tracking: Tracking, *, prefix: str, by_name: bool, location: str, beside: Path | None) -> None:
+    def __init__(
+        self,
+        tracking: Tracking,
+        *,
+        prefix: str,
+        by_name: bool,
+        location: str,
+        beside: Path | None,
+        address_length: int | None,
+    ) -> None:
         self._tracking = tracking
         self._prefix, self._by_name = prefix, by_name
-        self._location, self._beside = location, beside
+        self._location, self._beside, self._address_length = location, beside, address_length
         self._made: dict[str, Any] = {}
 
     def of_project(self, project_id: str) -> list[Any]:
@@ -47,6 +58,7 @@ class Experiments:
         """Records the multiplier in all experiments of a project; makes the only one, if there is but one."""
         found = self.of_project(project_id)
         for experiment in found:
+            self._check_address(experiment.artifact_location)
             self._set_tags(experiment, self._tags(project_id, step_multiplier))
         if not found and not self._by_name:
             self._ensure(self._name(project_id), project_id, step_multiplier)
@@ -69,16 +81,30 @@ class Experiments:
     def _ensure(self, name: str, project_id: str, step_multiplier: int) -> Any:
         wanted = self._tags(project_id, step_multiplier)
         found = self._active(name)
-        if found is None:
-            try:
-                self._tracking.create_experiment(name, self._artifact_location(name), wanted)
-            except TargetError:
-                found = self._active(name)  # another worker was faster
-                if found is None:
-                    raise
-            return self._active(name)
-        self._set_tags(found, wanted)
-        return found
+        if found is not None:
+            self._check_address(found.artifact_location)
+            self._set_tags(found, wanted)
+            return found
+        location = self._artifact_location(name)
+        self._check_address(location or "")
+        try:
+            self._tracking.create_experiment(name, location, wanted)
+        except TargetError:
+            if self._active(name) is None:  # else another worker was faster
+                raise
+        made = self._active(name)
+        self._check_address(made.artifact_location if made else "")
+        return made
+
+    def _check_address(self, location: str) -> None:
+        """MLflow does not, and its database ends the load of every run."""
+        longest = artifact_uri(location, "0" * 32)
+        if self._address_length is not None and len(longest) > self._address_length:
+            raise TargetError(
+                f"The addresses of artifacts would be longer than the {self._address_length} characters that MLflow's "
+                f"database takes: {longest}.",
+                "Choose a shorter --mlflow-artifact-location, with a new --name-prefix if the experiment exists.",
+            )
 
     def _set_tags(self, experiment: Any, wanted: dict[str, str]) -> None:
         for key, value in wanted.items():

@@ -29,6 +29,9 @@ from neptune_exporter.loaders.mlflow.tracking import Tracking, scheme_of, withou
 from neptune_exporter.loaders.runs import end_ms, start_ms
 from neptune_exporter.model import RunRef
 
+ADDRESS_LENGTH = 200  # of a run's artifacts, in the database column
+_WITHOUT_LENGTHS = ("sqlite", "http", "https")  # a server does not say what it keeps its runs in
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,11 +56,11 @@ class MLflowLoader:
         self._direct_uri = _direct_uri(options, self._scheme)
         self._known: dict[str, KnownRuns] = {}
         self._held: set[str] = set()  # experiments that the database beside a server was seen to hold
-        in_a_file = "sqlite" in (self._scheme, self._direct_uri.partition(":")[0])
+        self._backend = scheme_of(self._direct_uri) if self._direct_uri else self._scheme
         self.limits = Limits(
             integer_steps=frozenset({"float_series"}),
             order="attribute",
-            writers=1 if in_a_file else None,
+            writers=1 if self._backend == "sqlite" else None,
             key_length=tags.KEY_RULE.length,
             value_length=6000,
             tag_length=tags.TAG_LENGTH,
@@ -151,7 +154,12 @@ class MLflowLoader:
             by_name=self._options.mlflow_experiment_by == "experiment",
             location=self._options.mlflow_artifact_location,
             beside=None if file is None else file.parent,
+            address_length=self._address_length,
         )
+
+    @property
+    def _address_length(self) -> int | None:
+        return None if self._backend in _WITHOUT_LENGTHS else ADDRESS_LENGTH
 
     @cached_property
     def _database(self) -> Database | None:

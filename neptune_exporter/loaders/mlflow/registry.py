@@ -226,6 +226,7 @@ class MLflowModelLoader(MLflowLoader):
             by_name=False,
             location=self._options.mlflow_artifact_location,
             beside=None if file is None else file.parent,
+            address_length=self._address_length,
         )
 
     def close(self) -> None:
