@@ -30,7 +30,7 @@ for name in list(os.environ):
 # What kills processes and what waits for servers says nothing new on another Python, but takes minutes.
 LONG = re.compile(
     r"cluster|crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|load_models|opened|replay|scripts|wire|live"
-    r"|mlflow_(values|official|direct|ui)|wandb_(verify|truth|media)|pluto_(area|client)|listing|roundtrip"
+    r"|mlflow_(values|official|direct|limits|verify|pages)|wandb_(verify|truth|media)|pluto_(area|client)|listing|roundtrip"
 )
 
 
