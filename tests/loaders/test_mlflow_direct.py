@@ -5,12 +5,7 @@
 from __future__ import annotations
 
 import math
-import os
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -205,76 +200,6 @@ def test_artifacts_that_a_killed_attempt_has_left_are_overwritten(loader, logged
     load(loader, logged)
     assert [path.read_bytes() for path in (tmp_path / "mlruns").rglob("files/f")] == [b"f"]
     assert read_back(loader) == logged.attributes()
-
-
-# Imports everything once; for each number that it reads, a copy of it loads the run and is killed at that call.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_mlflow_direct import killed_run
-from logged_run import load
-from neptune_exporter.loaders.mlflow import MLflowOptions
-from neptune_exporter.loaders.mlflow.loader import MLflowLoader
-
-run = killed_run(Path(sys.argv[3]))
-print("ready", flush=True)
-for line in sys.stdin:
-    child = os.fork()
-    if child:
-        print(os.waitpid(child, 0)[1], flush=True)
-        continue
-    loader = MLflowLoader(MLflowOptions(sys.argv[2], mlflow_mode="sql"))
-    loader.prepare(run.ref.project_id, 1)
-    calls, last = 0, int(line)
-    def trace(frame, event, argument):
-        global calls
-        calls += event in ("call", "c_call") and "loaders/mlflow" in frame.f_code.co_filename
-        if calls == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.setprofile(trace)
-    load(loader, run)
-    os._exit(0)
-"""
-
-
-def killed_run(root: Path) -> LoggedRun:
-    run = LoggedRun(root).single("a", "int", 1)
-    run.single("f", "file", run.file("p/f", b"f" * 1000))
-    return run.series("loss", "float_series", [(n, START + n, n / 7) for n in range(30_000)])
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_kill_9_at_random_moments_twenty_times(loader, sqlite_uri, tmp_path, temporary_folder):
-    run = killed_run(tmp_path / "files")
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), sqlite_uri, str(run.root)]
-    chance, killed = random.Random(20), 0
-    with subprocess.Popen(
-        command,
-        env={**os.environ, "TMPDIR": str(temporary_folder)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as loads:
-        assert loads.stdout.readline() == "ready\n"
-        for _ in range(20):
-            loads.stdin.write(f"{chance.randint(300, 2700)}\n")
-            loads.stdin.flush()
-            status = int(loads.stdout.readline())
-            assert status in (0, signal.SIGKILL)
-            killed += status != 0
-            states = loader.states(REF.project_id).runs
-            assert len(runs_of(sqlite_uri)) == len(states) <= 1
-            if states:  # either nothing of it is there, or all of it; the next attempt begins anew
-                assert states[REF].complete
-                assert read_back(loader) == run.attributes()
-                MlflowClient(sqlite_uri).delete_run(states[REF].target_id)
-        loads.stdin.close()
-    assert killed >= 10
-    loader.states(REF.project_id)
-    load(loader, run)
-    assert read_back(loader) == run.attributes()
-    assert len(runs_of(sqlite_uri)) == 1
 
 
 # --- other processes
