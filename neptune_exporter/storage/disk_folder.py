@@ -103,9 +103,11 @@ class DiskFolder(ProjectFolder):
 
         One that is missing or of another size is found later, and said to be that.
         """
-        seen = not run.checks_content or expected.path in run.checked_parts
-        if seen or not path.is_file() or path.stat().st_size != expected.bytes:
+        if not run.checks_content or expected.path in run.checked_parts:
             return
+        with disk.explained("read", path):
+            if not path.is_file() or path.stat().st_size != expected.bytes:
+                return
         if entry(path, expected.path).sha256 != expected.sha256:
             raise DamagedDataError(
                 f"{path} was changed: its SHA-256 is not that of the manifest.",

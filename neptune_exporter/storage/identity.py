@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -82,7 +83,8 @@ def _single_values(rows: pa.RecordBatch) -> dict[str, Any]:
     paths, types = rows.column("attribute_path").to_pylist(), rows.column("attribute_type").to_pylist()
     for row, (path, kind) in enumerate(zip(paths, types, strict=True)):
         if kind == "datetime":
-            values[path] = utc(rows.column("datetime_value")[row].value)
+            with suppress(OverflowError):  # a time that no calendar has says nothing of the run
+                values[path] = utc(rows.column("datetime_value")[row].value)
         elif kind in ("float", "int", "bool", "string"):
             values[path] = rows.column(VALUE_COLUMN[kind])[row].as_py()
     return values

@@ -12,6 +12,7 @@ from neptune_exporter.model import Kind
 from neptune_exporter.storage import names
 
 _LARGEST = 2**63
+_LONGEST_PATH = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _STEP = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?(E[+-]?[0-9]{1,3})?|-?Infinity|NaN")
 _TEXTS = ("name", "sys_id", "experiment", "created", "modified", "owner", "state")
@@ -74,7 +75,7 @@ def _is_text_or_none(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and names.is_inside(value)
+    return isinstance(value, str) and len(value) <= _LONGEST_PATH and names.is_inside(value)
 
 
 def _is_ref(value: Any) -> bool:
