@@ -220,7 +220,7 @@ class AttachedRows:
     """Reads rows from `data.parquet` attribute by attribute; holds one row group at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)
         self._ends: list[int] = []
         total = 0
         for group in range(self._file.num_row_groups):

@@ -145,7 +145,7 @@ class MLflowModelVersion(WritableModelVersion):
                 return
             names: dict[tuple[str, str], list[str | None]] = defaultdict(list)
             columns = ["attribute_path", "attribute_type", "string_value"]
-            for batch in pq.ParquetFile(rows).iter_batches(columns=columns):
+            for batch in pq.ParquetFile(rows, pre_buffer=False).iter_batches(columns=columns):
                 for row in batch.to_pylist():
                     if row["attribute_type"] in FILE_TYPES:
                         names[row["attribute_path"], row["attribute_type"]].append(row["string_value"])

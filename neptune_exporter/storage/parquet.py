@@ -175,7 +175,8 @@ def open_part(path: Place) -> pq.ParquetFile:
         if isinstance(path, ObjectPath):  # the columns of a row group in one request
             part = pq.ParquetFile(path.ranged(), read_dictionary=list(NAME_COLUMNS), pre_buffer=True)
         else:
-            part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS))
+            # What is buffered ahead is kept until the file is closed: the whole part.
+            part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS), pre_buffer=False)
         found = set(part.schema_arrow.names)
     except KeyError as error:  # a name column is missing
         name = error.args[0]

@@ -100,7 +100,7 @@ class _Reader:
     def _attached_series(self) -> Iterator[tuple[AttributeRecord, pa.RecordBatch]]:
         if self._data is None:
             return
-        with pq.ParquetFile(self._data) as file:
+        with pq.ParquetFile(self._data, pre_buffer=False) as file:
             for batch in file.iter_batches(_ROWS):
                 for series in series_of(normalize(batch)):
                     if (series.path, series.type) in self._records:

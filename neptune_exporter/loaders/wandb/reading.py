@@ -127,7 +127,7 @@ class _Reader:
     def _attached(self) -> Iterator[pa.RecordBatch]:
         if self._data is None:
             return
-        with pq.ParquetFile(self._data) as file:
+        with pq.ParquetFile(self._data, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
                 for batch in file.read_row_group(group).to_batches(max_chunksize=65_536):
                     yield normalize(batch)
