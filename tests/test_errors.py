@@ -15,7 +15,7 @@ from neptune_exporter import errors
 from neptune_exporter.errors import ExporterError, InterruptedRunError, MissingExtraError, Problem
 
 ALL = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, ExporterError)]
-FATAL = {"AccessError", "TargetAccessError"}
+FATAL = {"AccessError", "TargetAccessError", "StoreAccessError"}
 
 
 def one_of(kind: type[ExporterError]) -> ExporterError:

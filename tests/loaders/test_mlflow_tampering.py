@@ -124,7 +124,7 @@ def test_what_travels_beside_the_run_cannot_be_changed_or_removed_unnoticed(copy
     loader, _, artifacts, _ = copy
     (artifact,) = artifacts.rglob(f"neptune/{name}")
     artifact.write_bytes(artifact.read_bytes() + b" ")
-    with pytest.raises(TargetError, match=f"neptune/{name} of team/project/run-1 was changed"):
+    with pytest.raises(TargetError, match=f"neptune/{name} of the MLflow run of team/project/run-1 was changed"):
         read_back(loader)
     artifact.unlink()
     with pytest.raises(TargetError, match=f"has no neptune/{name}"):

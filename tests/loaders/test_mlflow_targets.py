@@ -47,7 +47,7 @@ def test_a_target_that_does_not_answer_is_named_in_one_line_without_its_password
     with pytest.raises(TargetError) as caught:
         make_loader(uri).states(REF.project_id)
     assert not isinstance(caught.value, TargetAccessError)
-    shown = uri.replace("secret", r"\*\*\*")
+    shown = uri.replace("u:secret", r"\*\*\*")
     assert re.fullmatch(f"Nothing answers at {shown}, where MLflow should be: {why}.", caught.value.message)
     assert "--mlflow-tracking-uri" in caught.value.hint
     assert "secret" not in caught.value.hint

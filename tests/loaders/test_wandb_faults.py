@@ -52,6 +52,9 @@ def disturb(running: WandbServer, fault: str, endpoint: str) -> None:
 def test_faults_at_every_endpoint_are_survived(server, target, root, clean, quick, fault, endpoint):
     disturb(server, fault, endpoint)
     report = run_load(target, root, wandb_way="log")
+    if report.exit_code:  # so much may be lost at once that W&B does not have everything, and is not trusted
+        assert all("Run the same command again" in outcome.reason for outcome in report.outcomes), report.outcomes
+        report = run_load(target, root, wandb_way="log")
     assert report.exit_code == 0, report.outcomes
     assert any(fault.times == 0 for fault in server.http.faults)
     server.http.faults = []

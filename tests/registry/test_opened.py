@@ -186,7 +186,7 @@ def test_damage_is_noticed(places):
         if path.is_file():
             path.write_bytes(b"\0" * path.stat().st_size)
     staged = open_model_version("DEMO-MOD-1", project=PROJECT, backend="staging")
-    with pytest.raises(ExporterError, match="is not what its manifest says"):
+    with pytest.raises(ExporterError, match="its SHA-256 is not that of the manifest"):
         staged.download_directory_from_model_version(places / "down", "model/in s3")
     assert not (places / "down").exists()
     for path in (places / "mlruns").rglob("weights.bin"):
