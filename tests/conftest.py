@@ -29,8 +29,9 @@ for name in list(os.environ):
 
 # What kills processes and what waits for servers says nothing new on another Python, but takes minutes.
 LONG = re.compile(
-    r"cluster|crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|load_models|opened|replay|scripts|wire|live"
-    r"|mlflow_(values|official|direct|limits|verify|pages)|wandb_(verify|truth|media)|pluto_(area|client)|listing|roundtrip"
+    r"cluster|crash|interrupt|faults|lifecycle|tampering|guarantees|transfers|contract|load_models|opened|replay|scripts|wire"
+    r"|live|kills|takeover|hostile|merge|object|stores|secrets|listing|roundtrip|offline_legacy|certificates"
+    r"|mlflow_(values|official|direct|limits|verify|pages|targets)|wandb_|pluto_(area|client)"
 )
 
 
