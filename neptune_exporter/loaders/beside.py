@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from neptune_exporter.errors import TargetError
-from neptune_exporter.loaders.attachments import FOLDER, MANIFEST, Manifest, file_sha256
+from neptune_exporter.loaders.attachments import FILES, FOLDER, MANIFEST, Manifest, file_entries, file_sha256
 
 
 class Beside:
@@ -29,6 +30,7 @@ class Beside:
 
     def __init__(self, run: str, fetch: Callable[[str], Path | None], sha256: str | None = None) -> None:
         self._run, self._fetch_file = run, fetch
+        self._checked: dict[str, Path] = {}
         data = self._fetch(MANIFEST).read_bytes()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise self._changed(MANIFEST)
@@ -42,10 +44,26 @@ class Beside:
         """
         if name not in self.manifest.files:
             return None
-        path = self._fetch(name)
-        if file_sha256(path) != self.manifest.files[name]:
-            raise self._changed(name)
-        return path
+        if name not in self._checked:
+            path = self._fetch(name)
+            if file_sha256(path) != self.manifest.files[name]:
+                raise self._changed(name)
+            self._checked[name] = path
+        return self._checked[name]
+
+    def noticed(self, artifact: str, sha256: str) -> str:
+        """The SHA-256 of an artifact as it was found; a third one if it is not the file that was loaded there.
+
+        Two files of an attribute that were exchanged for each other would otherwise look like what was loaded.
+        """
+        if self._loaded.get(artifact, sha256) == sha256:
+            return sha256
+        return hashlib.sha256(f"{artifact}\0{sha256}".encode()).hexdigest()
+
+    @cached_property
+    def _loaded(self) -> dict[str, str]:
+        files = self.file(FILES)
+        return {entry["artifact"]: entry["sha256"] for entry in file_entries(files)} if files is not None else {}
 
     def _fetch(self, name: str) -> Path:
         path = self._fetch_file(name)

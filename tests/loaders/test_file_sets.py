@@ -77,12 +77,14 @@ class Held:
         options: its options.
         files: the content of every file by its path, as the target's own client or server has it.
         remove: takes one away.
+        exchange: puts each of two in the place of the other.
     """
 
     loader: str
     options: Any
     files: Callable[[], dict[str, bytes]]
     remove: Callable[[str], None]
+    exchange: Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -102,8 +104,14 @@ def mlflow(sqlite_uri, tmp_path, monkeypatch) -> Held:
         local = Path(client.download_artifacts(run.info.run_id, "", str(tmp_path)))
         return {p.relative_to(local).as_posix(): p.read_bytes() for p in local.rglob("*") if p.is_file()}
 
+    def exchange(one: str, other: str) -> None:
+        first, second = folder() / one, folder() / other
+        contents = first.read_bytes(), second.read_bytes()
+        second.write_bytes(contents[0])
+        first.write_bytes(contents[1])
+
     options = MLflowOptions(sqlite_uri, mlflow_artifact_location=str(tmp_path / "artifacts"))
-    return Held("mlflow", options, files, lambda path: (folder() / path).unlink())
+    return Held("mlflow", options, files, lambda path: (folder() / path).unlink(), exchange)
 
 
 @pytest.fixture
@@ -123,7 +131,11 @@ def pluto() -> Any:
         def remove(path: str) -> None:
             del running.store.objects[f"{PROJECT}/{run().id}/{path}"]
 
-        yield Held("pluto", PlutoOptions(running.url, pluto_api_key=KEY), files, remove)
+        def exchange(one: str, other: str) -> None:
+            objects, keys = running.store.objects, [f"{PROJECT}/{run().id}/{path}" for path in (one, other)]
+            objects[keys[0]], objects[keys[1]] = objects[keys[1]], objects[keys[0]]
+
+        yield Held("pluto", PlutoOptions(running.url, pluto_api_key=KEY), files, remove, exchange)
 
 
 @pytest.fixture
@@ -139,7 +151,13 @@ def wandb(target) -> Held:  # noqa: F811 - the fixture of that name
         entry = json.loads(artifacts.blobs[artifact.manifest])["contents"][path]
         artifacts.blobs.pop(artifact.files.pop(entry["digest"]))
 
-    return Held("wandb", target.options(), files, remove)
+    def exchange(one: str, other: str) -> None:
+        (artifact,) = artifacts.committed()
+        contents = json.loads(artifacts.blobs[artifact.manifest])["contents"]
+        keys = [artifact.files[contents[path]["digest"]] for path in (one, other)]
+        artifacts.blobs[keys[0]], artifacts.blobs[keys[1]] = artifacts.blobs[keys[1]], artifacts.blobs[keys[0]]
+
+    return Held("wandb", target.options(), files, remove, exchange)
 
 
 def findings(area: Staging, held: Held) -> list[tuple[str | None, str]]:
@@ -163,6 +181,11 @@ def test_every_member_of_a_set_arrives_under_its_path(name, staged, request):
     assert sorted(contents) == sorted(content for members in SETS.values() for content in members.values())
     assert len({line["artifact"] for line in lines}) == len(lines), "none of them lies over another"
     assert not [path for path in found if ".." in path.split("/") or path.startswith("/")]
+    assert findings(staged, held) == []
+    members = [f"{prefix}sets/tree/{member}" for member in PLAIN][:2]
+    held.exchange(*members)
+    assert findings(staged, held) == [("sets/tree", "values")]
+    held.exchange(*members)
     assert findings(staged, held) == []
     held.remove(f"{prefix}sets/tree/b/one.txt")
     assert findings(staged, held) == [("sets/tree", "values")]

@@ -57,7 +57,7 @@ class _Reader:
         self._held, self._ref, self._limits = view, ref, limits
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        beside = Beside(f"MLflow run of {ref}", self._fetch, view.tags.get(tags.MANIFEST, ""))
+        self._beside = beside = Beside(f"MLflow run of {ref}", self._fetch, view.tags.get(tags.MANIFEST, ""))
         self.manifest = beside.manifest
         data, files = beside.file(DATA), beside.file(FILES)
         self._attached = AttachedRows(data) if data is not None else None
@@ -83,7 +83,9 @@ class _Reader:
         """The SHA-256 of an artifact as it is in MLflow now; zeros if it is not there."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             local = self._held.download(artifact, Path(folder))
-            return _MISSING if local is None or not local.is_file() else file_sha256(local)
+            if local is None or not local.is_file():
+                return _MISSING
+            return self._beside.noticed(artifact, file_sha256(local))
 
     def _fetch(self, name: str) -> Path | None:
         return self._held.download(f"{FOLDER}/{name}", self._folder)

@@ -63,7 +63,7 @@ class _Reader:
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._listed: tuple[str, dict[str, str]] = "", {}
-        beside = Beside(f"Pluto run of {ref}", self._fetch, str(self._config.get(marks.MANIFEST, "")))
+        self._beside = beside = Beside(f"Pluto run of {ref}", self._fetch, str(self._config.get(marks.MANIFEST, "")))
         self.manifest = beside.manifest
         self._records = {(record.path, record.type): record for record in self.manifest.attributes}
         self._data, files = beside.file(DATA), beside.file(FILES)
@@ -87,7 +87,9 @@ class _Reader:
             self._listed = log_name, self._api.listed_files(self._run, log_name)
         url = self._listed[1].get(name)
         target = self._folder / "file"
-        return _MISSING if not url or not self._api.files.download(url, target) else file_sha256(target)
+        if not url or not self._api.files.download(url, target):
+            return _MISSING
+        return self._beside.noticed(artifact, file_sha256(target))
 
     # --- what travels beside the run
 

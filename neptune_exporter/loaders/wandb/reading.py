@@ -61,7 +61,7 @@ class _Reader:
         self._held, self._ref = held, ref
         self._folder = Path(tempfile.mkdtemp(prefix="neptune-exporter-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        beside = Beside(f"W&B run of {ref}", self._fetch)
+        self._beside = beside = Beside(f"W&B run of {ref}", self._fetch)
         self.manifest = beside.manifest
         self._records = {(record.path, record.type): record for record in self.manifest.attributes}
         self._data, files = beside.file(DATA), beside.file(FILES)
@@ -113,7 +113,9 @@ class _Reader:
         """The SHA-256 of a file of the artifact as it is in W&B now; zeros if it is not there."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             local = self._held.file(path, Path(folder))
-            return _MISSING if local is None or not local.is_file() else file_sha256(local)
+            if local is None or not local.is_file():
+                return _MISSING
+            return self._beside.noticed(path, file_sha256(local))
 
     def _metrics(self) -> list[AttributeRecord]:
         return [record for record in self.manifest.attributes if record.place == "metric"]
