@@ -34,6 +34,12 @@ FAULTS = {
     "reset": Fault("", "reset"),
     "cut short": Fault("", "truncate"),
 }
+OTHERS = sorted(FAULTS.keys() - {"500", "cut short"})  # everywhere at once, or in the long runs
+PAIRS = [
+    pytest.param(endpoint, fault, marks=pytest.mark.soak if endpoint != "all" and fault in OTHERS else ())
+    for endpoint in ENDPOINTS
+    for fault in FAULTS
+]
 
 
 def every(call: int, of: int, fault: Fault, where: str) -> list[Fault]:
@@ -47,8 +53,7 @@ def disturb(running: WandbServer, fault: str, endpoint: str) -> None:
     running.http.faults += every(4 if endpoint in ("graphql", "all") else 2, 40, FAULTS[fault], where)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(("endpoint", "fault"), PAIRS)
 def test_faults_at_every_endpoint_are_survived(server, target, root, clean, quick, fault, endpoint):
     disturb(server, fault, endpoint)
     report = run_load(target, root, wandb_way="log")
@@ -61,7 +66,9 @@ def test_faults_at_every_endpoint_are_survived(server, target, root, clean, quic
     assert content(server) == clean
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["500", "cut short", *(pytest.param(name, marks=pytest.mark.soak) for name in OTHERS)]
+)
 def test_faults_while_run_log_is_at_work_cost_at_most_another_load(
     server,
     target,

@@ -57,7 +57,7 @@ def posted(running: WandbServer) -> int:
 
 
 @needs_kill
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["log", pytest.param("client", marks=pytest.mark.soak)])
 def test_kill_9_in_the_middle_of_the_rows_goes_on_where_it_stopped(server, target, tmp_path, way):
     values = np.arange(LARGE) / 7
     stage(tmp_path / "area", "RUN-1", floats(REF, "loss", values))

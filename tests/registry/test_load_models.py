@@ -128,7 +128,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("calls", [0, 3, 7, 9, 20])
+@pytest.mark.parametrize("calls", [0, 9, *(pytest.param(calls, marks=pytest.mark.soak) for calls in (3, 7, 20))])
 def test_killed_while_registering_and_run_again(area, uri, tmp_path, calls):
     command = ["load-models", "--mlflow-tracking-uri", uri, *area.places]
     killed = subprocess.run([sys.executable, "-c", KILLED, str(calls), *command], check=False, capture_output=True)
