@@ -57,8 +57,10 @@ def disturb(running: WandbServer, fault: str, endpoint: str) -> None:
 def test_faults_at_every_endpoint_are_survived(server, target, root, clean, quick, fault, endpoint):
     disturb(server, fault, endpoint)
     report = run_load(target, root, wandb_way="log")
-    if report.exit_code:  # so much may be lost at once that W&B does not have everything, and is not trusted
-        assert all("Run the same command again" in outcome.reason for outcome in report.outcomes), report.outcomes
+    for _ in range(3):  # so much may be lost at once that W&B does not have everything, and is not trusted
+        if report.exit_code == 0:
+            break
+        assert not is_marked(server)
         report = run_load(target, root, wandb_way="log")
     assert report.exit_code == 0, report.outcomes
     assert any(fault.times == 0 for fault in server.http.faults)

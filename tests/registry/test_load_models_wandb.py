@@ -287,6 +287,7 @@ def test_a_collection_of_somebody_else_is_left_alone(registry, monkeypatch):
 
     monkeypatch.setenv("WANDB_BASE_URL", registry.server.url)
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    wandb.teardown()  # what another test has left speaks to a server that is gone
     with wandb.init(entity=ENTITY, project=PLACE.partition("/")[2], settings=wandb.Settings(console="off")) as run:
         mine = wandb.Artifact("DEMO-ONE", "model")
         mine.metadata["mine"] = True
