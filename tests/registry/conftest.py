@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 
 import boto3
 import pytest
@@ -28,8 +29,7 @@ def clean_environment(monkeypatch, tmp_path):
     logging.getLogger("neptune").setLevel(logging.CRITICAL)
 
 
-@pytest.fixture(scope="session")
-def s3_server():
+def serving_s3() -> Iterator[str]:
     """moto's S3 on a free port; its address."""
     from moto.server import ThreadedMotoServer
 
@@ -38,6 +38,18 @@ def s3_server():
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 that tests fill, and empty at their end."""
+    yield from serving_s3()
+
+
+@pytest.fixture(scope="session")
+def exported_s3():
+    """An S3 for what `exported` has there, which no test empties."""
+    yield from serving_s3()
 
 
 @pytest.fixture
@@ -82,9 +94,9 @@ def version(server, s3, s3_settings):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, s3_server) -> Area:
+def exported(tmp_path_factory, exported_s3) -> Area:
     """3 models of 5 versions: with stages, files and directories in Neptune and in S3, series and descriptions."""
-    return export_registry(tmp_path_factory.mktemp("registry"), s3_server)
+    return export_registry(tmp_path_factory.mktemp("registry"), exported_s3)
 
 
 @pytest.fixture

@@ -62,13 +62,13 @@ class Registry:
 
 
 @pytest.fixture
-def registry(area, tmp_path, monkeypatch, s3_server):
+def registry(area, tmp_path, monkeypatch, exported_s3):
     for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR", "DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb" / name))
     (tmp_path / "wandb" / "DIR").mkdir(parents=True)
     environment = {"NETRC": str(tmp_path / "netrc"), "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     environment |= {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester"}
-    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_S3_ENDPOINT_URL": s3_server}
+    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_S3_ENDPOINT_URL": exported_s3}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with serving() as server:
