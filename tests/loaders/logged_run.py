@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from neptune_exporter.errors import DamagedDataError
+from neptune_exporter.errors import DamagedDataError, TargetError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.loaders.loader import RunToLoad
 from neptune_exporter.model import NO_VALUE, SCHEMA, VALUE_COLUMN, RunInfo, RunRef, rows_batch
@@ -133,6 +134,25 @@ def load(loader, run: LoggedRun, multiplier: int = 1, batch_rows: int = 1000) ->
         sink.write(batch)
     sink.commit()
     return loader.states(run.ref.project_id).runs[run.ref].target_id
+
+
+def attempted(connect: Callable[[], Any], run: LoggedRun) -> bool:
+    """Loads as the command does, over a target that may fail at any moment; whether it came through."""
+    try:
+        loader = connect()
+        loader.states(run.ref.project_id)
+        loader.prepare(run.ref.project_id, 1)
+        sink = loader.start(run.to_load(), 1)
+    except TargetError:
+        return False
+    try:
+        for batch in run.batches():
+            sink.write(batch)
+        sink.commit()
+    except TargetError:
+        sink.abort()
+        return False
+    return True
 
 
 def read_back(loader, ref: RunRef = REF) -> list[Attribute]:

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from logged_run import LoggedRun, load, read_back
+from logged_run import LoggedRun, attempted, load, read_back
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from servers.cut import line_to
 from sqlalchemy import make_url
 
-from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.mlflow import MLflowOptions
 from neptune_exporter.loaders.mlflow.loader import MLflowLoader
 from neptune_exporter.model import RunRef
@@ -154,7 +153,7 @@ def test_a_database_that_goes_away_at_random_moments(mode, rounds, postgres_uri,
             before = run.attributes()
             run.single("a", "int", number)
             line.left, line.refusals = chance.randint(usual // 20, usual), chance.choice([0, 0, 2])
-            done = attempted(through, mode, run)
+            done = attempted(lambda: MLflowLoader(MLflowOptions(through, mlflow_mode=mode)), run)
             failed += not done
             line.left, line.refusals = None, 0
             state = whole.states(project).runs[run.ref]
@@ -166,22 +165,3 @@ def test_a_database_that_goes_away_at_random_moments(mode, rounds, postgres_uri,
             assert one.info.status == "FINISHED"
             assert read_back(whole, run.ref) == run.attributes()
     assert failed
-
-
-def attempted(uri: str, mode: str, run: LoggedRun) -> bool:
-    """Loads as the command does; whether it came through."""
-    try:
-        loader = MLflowLoader(MLflowOptions(uri, mlflow_mode=mode))
-        loader.states(run.ref.project_id)
-        loader.prepare(run.ref.project_id, 1)
-        sink = loader.start(run.to_load(), 1)
-    except TargetError:
-        return False
-    try:
-        for batch in run.batches():
-            sink.write(batch)
-        sink.commit()
-    except TargetError:
-        sink.abort()
-        return False
-    return True

@@ -9,12 +9,11 @@ import random
 from urllib.parse import urlsplit
 
 import pytest
-from logged_run import REF, LoggedRun, load, read_back
+from logged_run import REF, LoggedRun, attempted, load, read_back
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from servers.http import Fault, HttpServer, Reply, Request
 
-from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.mlflow import MLflowOptions
 from neptune_exporter.loaders.mlflow.loader import MLflowLoader
 from neptune_exporter.model import RunRef
@@ -84,25 +83,6 @@ def all_runs(uri: str, project: str) -> list:
     return client.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY)
 
 
-def try_to_load(uri: str, run: LoggedRun) -> bool:
-    """As the command does it."""
-    try:
-        loader = MLflowLoader(MLflowOptions(uri))
-        loader.states(run.ref.project_id)
-        loader.prepare(run.ref.project_id, 1)
-        sink = loader.start(run.to_load(), 1)
-    except TargetError:
-        return False
-    try:
-        for batch in run.batches():
-            sink.write(batch)
-        sink.commit()
-    except TargetError:
-        sink.abort()
-        return False
-    return True
-
-
 @pytest.mark.parametrize("rounds", [8, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_server_that_fails_in_every_way(proxy, behind, logged, rounds):
     chance = random.Random(7)
@@ -119,7 +99,7 @@ def test_a_server_that_fails_in_every_way(proxy, behind, logged, rounds):
             proxy.away = range(proxy.seen + after + 1, proxy.seen + after + 1 + chance.choice([2, 12]))
         else:  # half an answer
             proxy.faults = [Fault(WRITING, "truncate", after=after, times=chance.choice([1, 8]))]
-        done = try_to_load(proxy.url, logged)
+        done = attempted(lambda: MLflowLoader(MLflowOptions(proxy.url)), logged)
         failed += not done
         proxy.faults, proxy.away = [], range(0)
         loader = MLflowLoader(MLflowOptions(behind))
@@ -139,7 +119,7 @@ def test_a_server_that_fails_in_every_way(proxy, behind, logged, rounds):
 
 def test_a_run_whose_making_was_not_answered_is_not_made_twice(proxy, behind, logged):
     proxy.faults = [Fault("runs/create", "reset")]
-    assert try_to_load(proxy.url, logged)
+    assert attempted(lambda: MLflowLoader(MLflowOptions(proxy.url)), logged)
     (run,) = all_runs(behind, logged.ref.project_id)
     assert run.data.tags["neptune.load"] == f"complete:{logged.digest}"
 
