@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from neptune_exporter.printable import printable
+
 MASK = "***"
 SHORTEST = 6  # a shorter value masks half of every text and protects nothing
 LONG = 12  # a shorter one is masked where it stands alone: a password may be part of an ordinary word
@@ -86,7 +88,7 @@ class MaskedFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line or lines of a record."""
-        return masked(super().format(record))
+        return printable(masked(super().format(record)))
 
 
 def mask_tracebacks() -> None:

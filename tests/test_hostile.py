@@ -8,11 +8,13 @@ of the area is read, written or removed; and no row that its checksum does not v
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import random
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,10 +32,12 @@ import pytest
 from areas import PROJECT, TIME, floats, row, stage, tags, text
 from exporters.collect import collect_all, offline
 
+from neptune_exporter.cli.main import main
 from neptune_exporter.errors import ExporterError, Problem
 from neptune_exporter.model import OutsideValue, RunInfo, RunRef, rows_batch
 from neptune_exporter.report.found import of_summary, of_verify
 from neptune_exporter.report.page import html
+from neptune_exporter.storage.claims import Claim, parsed
 from neptune_exporter.storage.manifest import SourceRecord
 from neptune_exporter.summary import summary
 from neptune_exporter.verify.check import Depth, verify
@@ -357,6 +361,83 @@ def test_links_in_the_files_folder_lead_nowhere(tmp_path):
     with pytest.raises(ExporterError, match="leaves the folder"):
         stage(area, "RUN-1", text(ONE, "a", "b"), files={"model": b"downloaded"})
     assert sorted(path.name for path in victim.iterdir()) == ["secret"]
+
+
+@pytest.mark.parametrize("what", ["claim", "lock", "plan", "manifest"])
+def test_links_beside_the_manifest_lead_nowhere(tmp_path, what):
+    """What an export, or the end of an interrupted commit, writes over is never what a link in the archive names."""
+    victim = tmp_path / "outside"
+    victim.write_bytes(b"nobody's business")
+    area = made(tmp_path)
+    manifest = areas.manifest(area, "RUN-1")
+    for link in {
+        "claim": [manifest.with_suffix(".claim")],
+        "lock": [manifest.with_name(f"claims-{digit}.lock") for digit in "0123456789abcdef"],
+        "plan": [manifest.with_suffix(".next.json.tmp")],
+        "manifest": [manifest.with_name(f"{manifest.name}.tmp")],
+    }[what]:
+        link.unlink(missing_ok=True)
+        link.symlink_to(victim)
+    looked_at(area)
+    # What is left of an export that was interrupted is removed: a link is, too.
+    expected = pytest.raises(ExporterError) if what in ("claim", "lock") else contextlib.nullcontext()
+    with expected as raised:
+        stage(area, "RUN-1", text(ONE, "a", "b"))
+    if raised is not None:
+        clear(raised.value)
+        assert "link" in raised.value.hint
+    assert victim.read_bytes() == b"nobody's business"
+
+
+CLAIM = {"host": socket.gethostname(), "pid": os.getpid(), "started": None, "token": "a" * 32, "command": ""}
+
+
+def claims() -> Iterator[bytes]:
+    """What may stand in a claim that no command of ours has written."""
+    for key in CLAIM:
+        yield from (json.dumps({**CLAIM, key: value}).encode("utf-8", "surrogatepass") for value in HOSTILE)
+        yield json.dumps({name: value for name, value in CLAIM.items() if name != key}).encode()
+    yield from (b"", b"\0" * 100, b"[" * 60_000, b"\xff\xfe", b"[]", b"null", b"{" + b" " * 1_000_000)
+    for seed in range(CASES):
+        dice = random.Random(seed)
+        data = json.dumps({**CLAIM, "pid": 2**22 - 1 - seed, "started": "1"}).encode()
+        yield dice.choice(DAMAGES)(data, dice)
+
+
+def test_claims_that_hold_anything(tmp_path):
+    """A claim is somebody's who may live, on another machine, or nobody's: an error of ours, or the run is exported."""
+    path = tmp_path / "run.claim"
+    taken = 0
+    for content in claims():
+        path.write_bytes(content)
+        try:
+            with Claim(path, "a run"):
+                taken += 1
+        except ExporterError as error:
+            clear(error)
+            assert parsed(content)["host"] != CLAIM["host"]
+            path.unlink()
+        assert not path.exists()
+    assert taken > 100
+
+
+def test_names_do_not_move_the_cursor(tmp_path, capsys):
+    """A terminal obeys what is printed on it; a name with an escape sequence could hide a line about damage."""
+    name = "\x1b[2J\x1b]0;title\x07\rfine\u202e\x9b1A損"
+    ref = RunRef(PROJECT, name)
+    area = tmp_path / "area"
+    stage(area, name, floats(ref, name, [0.5]))
+    places = ("--data-path", str(area / "data"), "--files-path", str(area / "files"))
+    areas.part(area, name).unlink()
+    for command in (["summary"], ["verify"], ["verify", "--json"]):
+        main([*command, *places, "--no-progress"])
+        said = capsys.readouterr()
+        for text_of in (said.out, said.err):
+            assert not set(text_of) & set("\x1b\x07\r\u202e\x9b")
+        if command == ["verify"]:
+            assert "\\x1b[2J\\x1b]0;title\\x07\\x0dfine\\u202e\\x9b1A損" in said.out
+        if "--json" in command:
+            assert json.loads(said.out)["runs"][0]["run"] == name
 
 
 NAMES = [

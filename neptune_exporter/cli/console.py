@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from neptune_exporter.errors import StagingError
+from neptune_exporter.errors import ExporterError, StagingError
+from neptune_exporter.printable import json_text, printable
 
 if TYPE_CHECKING:
     from neptune_exporter.pipeline import Outcome, Report
@@ -19,9 +20,22 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 20
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Text on stdout, or on stderr."""
+    stream = sys.stderr if err else sys.stdout
+    click.echo(printable(text, stream.encoding or "utf-8"), err=err)
+
+
+def show(error: ExporterError) -> None:
+    """The two lines that a user sees of a failure."""
+    say(f"Error: {error.message}", err=True)
+    if error.hint:
+        say(f"Hint: {error.hint}", err=True)
+
+
 def print_json(value: Any) -> None:
     """A value as JSON on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    click.echo(json_text(value, indent=2, encoding=sys.stdout.encoding or "utf-8"))
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str] = ()) -> str:
@@ -85,7 +99,7 @@ def write_problems(path: str, report: Report) -> None:
             lines.append({**run, "message": outcome.reason})
         lines += [{**run, **problem.to_json()} for problem in outcome.problems]
     try:
-        Path(path).write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+        Path(path).write_text("".join(f"{json_text(line)}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise StagingError(
             f"Cannot write {path}: {error.strerror}.", "Choose another with --error-report-file."
@@ -100,23 +114,19 @@ def counts(report: Report) -> dict[str, int]:
 
 def print_report(report: Report, verb: str, after: str = "") -> None:
     """The closing table: how many runs ended how, what is wrong with which, and what to type next."""
-    from neptune_exporter.cli.main import show
-
     found = counts(report)
-    click.echo(
-        f"{verb}: " + (", ".join(f"{number(n)} {status}" for status, n in found.items()) or "no runs found") + "."
-    )
+    say(f"{verb}: " + (", ".join(f"{number(n)} {status}" for status, n in found.items()) or "no runs found") + ".")
     if report.rows:
-        click.echo(f"{number(report.rows)} rows.")
+        say(f"{number(report.rows)} rows.")
     wrong = [outcome for outcome in report.outcomes if outcome.status in ("partial", "failed")]
     busy = [o for o in report.outcomes if o.status == "skipped" and "being worked on" in o.reason]
     _print_outcomes([*wrong, *busy])
     for note in report.notes:
-        click.echo(f"Note: {note}")
+        say(f"Note: {note}")
     for error in report.errors:
         show(error)
     if after:
-        click.echo(after)
+        say(after)
 
 
 def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
@@ -133,6 +143,6 @@ def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
             for problem in outcome.problems
         ]
     if lines:
-        click.echo(table(lines[:SHOWN_PROBLEMS]))
+        say(table(lines[:SHOWN_PROBLEMS]))
     if len(lines) > SHOWN_PROBLEMS:
-        click.echo(f"... and {len(lines) - SHOWN_PROBLEMS} more; --json lists them all.")
+        say(f"... and {len(lines) - SHOWN_PROBLEMS} more; --json lists them all.")

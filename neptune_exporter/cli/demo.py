@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from neptune_exporter import plugins
+from neptune_exporter.cli import console
 from neptune_exporter.errors import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, ExporterError, MissingExtraError
 
 
@@ -32,7 +33,7 @@ def demo(path: str | None) -> int:
     """
     store = path.rstrip("/") if path is not None and "://" in path else ""
     folder = Path(path).absolute() if path and not store else Path(tempfile.mkdtemp(prefix="neptune-exporter-demo-"))
-    click.echo(f"Working in {folder}")
+    console.say(f"Working in {folder}")
     logged = _log_runs(folder)
     area = f"{store}/{folder.name}" if store else str(folder)
     place = ["--data-path", f"{area}/data", "--files-path", f"{area}/files"]
@@ -48,15 +49,15 @@ def demo(path: str | None) -> int:
     target = ["--loader", "mlflow", "--mlflow-tracking-uri", database]
     missing = _missing_loader()
     if missing is not None:
-        click.echo(f"\nLoading into MLflow is left out: {missing.message}\n{missing.hint}")
+        console.say(f"\nLoading into MLflow is left out: {missing.message}\n{missing.hint}")
         codes.append(EXIT_INCOMPLETE)
     else:
         codes.append(_step("Load it into MLflow:", ["load", *target, *place]))
         codes.append(_step("Prove that MLflow holds the same:", ["verify", *target, *place]))
     worst = next((code for code in codes if code != EXIT_OK), EXIT_OK)
     if worst == EXIT_OK:
-        click.echo("\nEvery value is proven to be in the staging area and in MLflow. Look at it:")
-        click.echo(f"$ {shlex.join(['mlflow', 'ui', '--backend-store-uri', database])}")
+        console.say("\nEvery value is proven to be in the staging area and in MLflow. Look at it:")
+        console.say(f"$ {shlex.join(['mlflow', 'ui', '--backend-store-uri', database])}")
     return worst
 
 
@@ -64,7 +65,7 @@ def _step(why: str, arguments: list[str]) -> int:
     """Runs one command of ours as if it had been typed. Raises `click.Abort` if it was interrupted."""
     from neptune_exporter.cli.main import main
 
-    click.echo(f"\n{why}\n$ {shlex.join(['neptune-exporter', *arguments])}")
+    console.say(f"\n{why}\n$ {shlex.join(['neptune-exporter', *arguments])}")
     code = main(arguments)
     if code == EXIT_INTERRUPTED:
         raise click.Abort
@@ -75,7 +76,7 @@ def _log_runs(folder: Path) -> Path:
     """Logs the sample below the folder, if that was not done before. Raises `ExporterError`."""
     logged, unfinished = folder / ".neptune", folder / ".neptune.unfinished"
     if logged.exists():
-        click.echo(f"The runs were logged before, in {logged}")
+        console.say(f"The runs were logged before, in {logged}")
         return logged
     if importlib.util.find_spec("neptune_scale") is None:
         raise ExporterError(
@@ -86,7 +87,7 @@ def _log_runs(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         command = [sys.executable, "-m", "neptune_exporter.demo_runs", str(unfinished)]
-        click.echo(
+        console.say(
             "\nLog a few runs with the Neptune client, offline:\n$ python -m neptune_exporter.demo_runs .neptune"
         )
         done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)  # noqa: S603

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import click
 
+from neptune_exporter.cli import console
 from neptune_exporter.errors import EXIT_INCOMPLETE
 
 _MARKS = {"good": "ok  ", "note": "--  ", "bad": "!!  "}
@@ -27,11 +28,9 @@ def doctor(offline: bool, ca_bundle: str, as_json: bool) -> int:
     trust(ca_bundle)
     findings = examine(ask=not offline)
     if as_json:
-        from neptune_exporter.cli import console
-
         console.print_json([finding.to_json() for finding in findings])
     else:
         for finding in findings:
             remedy = f" {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{_MARKS[finding.grade]}{finding.subject}: {finding.text}{remedy}")
+            console.say(f"{_MARKS[finding.grade]}{finding.subject}: {finding.text}{remedy}")
     return EXIT_INCOMPLETE if any(finding.grade == "bad" for finding in findings) else 0

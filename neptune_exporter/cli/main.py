@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from neptune_exporter import __version__
+from neptune_exporter.cli import console
 from neptune_exporter.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, ExporterError
 from neptune_exporter.secrets import mask_tracebacks, masked
 
@@ -93,24 +94,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ExporterError as error:
         if logging.getLogger("neptune_exporter").isEnabledFor(logging.INFO):
             logging.getLogger(__name__).info("traceback", exc_info=error)
-        show(error)
+        console.show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         again = masked(shlex.join(["neptune-exporter", *(sys.argv[1:] if arguments is None else arguments)]))
-        click.echo("\nError: Interrupted. What was finished is kept.", err=True)
-        click.echo(f"Hint: Run the same command again, it goes on where it was: {again}", err=True)
+        console.say("\nError: Interrupted. What was finished is kept.", err=True)
+        console.say(f"Hint: Run the same command again, it goes on where it was: {again}", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     return result if isinstance(result, int) else 0
-
-
-def show(error: ExporterError) -> None:
-    """The two lines that a user sees of a failure."""
-    click.echo(f"Error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"Hint: {error.hint}", err=True)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

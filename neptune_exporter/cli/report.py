@@ -75,7 +75,7 @@ def summary(projects: tuple[str, ...], html: Path | None, place: PlaceOptions, c
     if common.json:
         console.print_json(found.to_json())
     else:
-        click.echo("\n".join(_project_text(project) for project in found.projects).rstrip())
+        console.say("\n".join(_project_text(project) for project in found.projects).rstrip())
         _print_errors(found.damaged)
     return found.exit_code
 
@@ -84,7 +84,7 @@ def _write_page(path: Path, title: str, value: dict[str, Any]) -> None:
     from neptune_exporter.report.page import write_page
 
     write_page(path, title, value)
-    click.echo(f"The report is in {path}.", err=True)
+    console.say(f"The report is in {path}.", err=True)
 
 
 def _project_text(project: ProjectSummary) -> str:
@@ -127,10 +127,8 @@ def _indented(text: str) -> list[str]:
 
 
 def _print_errors(errors: Iterable[Any]) -> None:
-    from neptune_exporter.cli.main import show
-
     for error in errors:
-        show(error)
+        console.show(error)
 
 
 @click.command()
@@ -208,7 +206,7 @@ def verify(
     if common.json:
         console.print_json(_verify_json(checked, exit_code(findings)))
     else:
-        click.echo(_closing_lines(checked, findings, depth))
+        console.say(_closing_lines(checked, findings, depth))
     return exit_code(findings)
 
 
@@ -230,7 +228,7 @@ def _print_findings(findings: Iterable[Finding]) -> None:
     for finding in findings:
         about = "/".join(part for part in (finding.project, finding.run) if part)
         about = f"{about}  {finding.attribute}" if finding.attribute is not None else about
-        click.echo(f"{_SHOWN_AS[finding.level]}  {about}{': ' if about else ''}{finding.message}")
+        console.say(f"{_SHOWN_AS[finding.level]}  {about}{': ' if about else ''}{finding.message}")
 
 
 def _verify_json(checked: list[Checked], code: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from neptune_exporter.cli import console
 from neptune_exporter.cli.options import CommonOptions, logging_to, with_options
 from neptune_exporter.errors import EXIT_ERROR, EXIT_INCOMPLETE, EXIT_INTERRUPTED, UsageError
 from neptune_exporter.mirror.settings import DISABLE_NEPTUNE, SPOOL, TARGET, Settings
@@ -83,13 +84,11 @@ def replay(target: str, spool: str, common: CommonOptions) -> int:
 
 def _print(outcomes: list[Any], target: str, *, as_json: bool) -> None:
     if as_json:
-        from neptune_exporter.cli import console
-
         console.print_json([outcome.to_json() for outcome in outcomes])
         return
     for outcome in outcomes:
         if outcome.error:
-            click.echo(f"  {outcome.run}: {outcome.state}: {outcome.error}")
+            console.say(f"  {outcome.run}: {outcome.state}: {outcome.error}")
     states = [outcome.state for outcome in outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "nothing in the spool"
-    click.echo(f"Replay to {target}: {counts}.")
+    console.say(f"Replay to {target}: {counts}.")

@@ -31,6 +31,8 @@ from neptune_exporter.storage import disk
 
 RENEW_SECONDS = 15
 DEAD_SECONDS = 120
+_MOST_BYTES = 1 << 16  # of a claim
+_MOST_PID = 1 << 31
 
 
 class Claim:
@@ -71,8 +73,8 @@ class Claim:
                 "token": self.token,
                 "command": command,
             }
-            with disk.explained("write", self._path):
-                self._path.write_text(json.dumps(content))
+            with disk.explained("write", self._path), disk.opened(self._path, "wb") as file:
+                file.write(json.dumps(content).encode())
             held.add(self.token, partial(os.utime, self._path))
         return self
 
@@ -133,10 +135,29 @@ def is_void(holder: Mapping[str, Any]) -> bool:
 def _content(path: Path) -> dict[str, Any]:
     """What a claim says; nothing if there is none, or one that a process died of writing."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        with path.open("rb") as file:
+            return parsed(file.read(_MOST_BYTES))
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """What the content of a claim says; nothing if it is not one of ours: anybody can have put anything there."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    wanted = {"host": str, "pid": int, "token": str}
+    right = isinstance(content, dict) and all(type(content.get(key)) is kind for key, kind in wanted.items())
+    return content if right and 0 < content["pid"] < _MOST_PID else {}
+
+
+def is_living_here(holder: Mapping[str, Any]) -> bool:
+    """Whether who holds a claim is a process of this machine that still runs."""
+    if holder["pid"] == os.getpid():
+        return holder["token"] in held
+    started = process_start(holder["pid"])
+    return started is not None and started == holder.get("started")
 
 
 def living_holder(path: Path) -> dict[str, Any] | None:
@@ -146,20 +167,17 @@ def living_holder(path: Path) -> dict[str, Any] | None:
         age = time.time() - path.stat().st_mtime
     except OSError:
         return None
-    if "host" not in holder:
+    if not holder:
         return None
-    if holder.get("host") != socket.gethostname():
+    if holder["host"] != socket.gethostname():
         return holder if age < DEAD_SECONDS else None
-    pid = holder.get("pid")
-    if pid == os.getpid():
-        return holder if holder.get("token") in held else None
-    return holder if isinstance(pid, int) and process_start(pid) == holder.get("started") else None
+    return holder if is_living_here(holder) else None
 
 
 def _perhaps_alive(path: Path) -> bool:
     """Whether who held a claim that counts as dead may only be cut off, or stopped."""
     holder = _content(path)
-    return "host" in holder and holder.get("host") != socket.gethostname()
+    return bool(holder) and holder["host"] != socket.gethostname()
 
 
 def process_start(pid: int) -> str | None:
@@ -197,7 +215,7 @@ def _takeover_lock(claim: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with disk.explained("write", path), path.open("w") as lock:
+    with disk.explained("write", path), disk.opened(path, "ab") as lock:
         with disk.where_possible():
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -223,7 +241,7 @@ class _Held:
         with self._lock:
             self._renew.pop(token, None)
 
-    def __contains__(self, token: object) -> bool:
+    def __contains__(self, token: str) -> bool:
         with self._lock:
             return token in self._renew
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from neptune_exporter.errors import StagingError
 
@@ -24,6 +25,7 @@ _HINTS = {
     errno.EACCES: "Check the permissions of the folder, or choose another with --data-path and --files-path.",
     errno.EPERM: "Check the permissions of the folder, or choose another with --data-path and --files-path.",
     errno.EROFS: "The file system is read-only. Choose another folder with --data-path and --files-path.",
+    errno.ELOOP: "A link lies where a file is to be written. Remove it, if you do not know who put it there.",
     errno.ENAMETOOLONG: "The file system does not take names this long. Choose a shorter folder with --data-path.",
 }
 
@@ -36,6 +38,16 @@ def explained(doing: str, path: object) -> Iterator[None]:
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
         raise StagingError(f"Cannot {doing} {path}: {error.strerror or error}.", hint) from error
+
+
+def opened(path: Path, mode: Literal["wb", "ab"]) -> BinaryIO:
+    """Opens a file to write it, never one that a link leads to: the staging area may come from a stranger."""
+    file: BinaryIO = io.open(path, mode, opener=_opened)  # noqa: SIM115, UP020  tests replace it, to break it
+    return file
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
 
 
 def make_folder(path: Path) -> None:
@@ -55,7 +67,7 @@ def create(path: Path) -> Iterator[BinaryIO]:
     What the block raises is raised as it is: an `OSError` in there may be a network's and not the disk's.
     """
     with explained("write", path):
-        file = path.open("wb")
+        file = opened(path, "wb")
     try:
         yield file
         with explained("write", path):

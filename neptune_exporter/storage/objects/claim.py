@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from neptune_exporter.assignment import assignment
 from neptune_exporter.errors import ClaimedError, ExporterError
-from neptune_exporter.storage.claims import DEAD_SECONDS, being_worked_on, held, is_void, process_start
+from neptune_exporter.storage.claims import (
+    DEAD_SECONDS,
+    being_worked_on,
+    held,
+    is_living_here,
+    is_void,
+    parsed,
+    process_start,
+)
 from neptune_exporter.storage.manifest import MANIFESTS
 
 if TYPE_CHECKING:
@@ -148,20 +156,12 @@ class GenerationClaim:
 
     @staticmethod
     def _living_holder(content: bytes, age: float) -> dict[str, Any] | None:
-        try:
-            holder = json.loads(content)
-        except ValueError:
-            return None
-        if not isinstance(holder, dict) or "host" not in holder:
-            return None
-        if is_void(holder):
+        holder = parsed(content)
+        if not holder or is_void(holder):
             return None
         if (holder["host"], holder.get("boot")) != (socket.gethostname(), _boot()):
             return holder if age < DEAD_SECONDS else None
-        pid = holder.get("pid")
-        if pid == os.getpid():
-            return holder if holder.get("token") in held else None
-        return holder if isinstance(pid, int) and process_start(pid) == holder.get("started") else None
+        return holder if is_living_here(holder) else None
 
 
 def taken_over(what: str) -> ClaimedError:
