@@ -48,13 +48,18 @@ def is_untrusted(error: BaseException) -> bool:
     return said is not None
 
 
+def untrusted(url: str, kind: type[ExporterError]) -> ExporterError:
+    """What is said where a connection failed for want of trust."""
+    return kind(
+        f"The certificate of {url} is not trusted.",
+        "If an authority of your own has signed it, name its certificate with --ca-bundle FILE.",
+    )
+
+
 def refuse_untrusted(error: BaseException, url: str, kind: type[ExporterError]) -> None:
     """Raises an error of this kind if a connection failed for want of trust."""
     if is_untrusted(error):
-        raise kind(
-            f"The certificate of {url} is not trusted.",
-            "If an authority of your own has signed it, name its certificate with --ca-bundle FILE.",
-        ) from None
+        raise untrusted(url, kind) from None
 
 
 def _check(bundle: str) -> None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
 from areas import PROJECT, floats, stage
-from servers import http, neptune2, neptune3, pluto, wandb
+from servers import http, mlflow_server, neptune2, neptune3, pluto, wandb
 
 from neptune_exporter.certificates import trust
 from neptune_exporter.cli.main import main
@@ -149,14 +151,43 @@ def test_neptune_2(secured, certificate, tmp_path, capsys):
         assert main([*export, "--ca-bundle", str(certificate[0])]) == 0
 
 
-def test_wandb(secured, certificate, tmp_path, capsys):
-    """Its own client in this process has been started without; what is asked first is asked by us."""
+def command(*arguments: str) -> tuple[int, str]:
+    """The exit code of a command in a process of its own, as a client may have been started in this one; stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "neptune_exporter", *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_wandb(secured, certificate, tmp_path):
+    """What is asked first is asked by us; points and files are sent by W&B's own process, written in Go."""
     where = area(tmp_path)
     with wandb.serving() as server:
-        load = ["load", "--loader", "wandb", "--wandb-base-url", server.url, "--wandb-api-key", wandb.API_KEY, *where]
-        assert main([*load, "--dry-run"]) != 0
-        assert refused(capsys)
-        assert main([*load, "--dry-run", "--ca-bundle", str(certificate[0])]) == 0
+        target = ["--loader", "wandb", "--wandb-base-url", server.url, "--wandb-api-key", wandb.API_KEY, *where]
+        for how in ([], ["--dry-run"]):
+            code, said = command("load", *target, *how)
+            assert code != 0
+            assert "is not trusted" in said
+            assert "--ca-bundle" in said
+        trusting = [*target, "--ca-bundle", str(certificate[0])]
+        assert command("load", *trusting) == (0, "")
+        assert command("verify", *trusting) == (0, "")
+        assert len(server.runs.all()) == 1
+
+
+def test_mlflow(certificate, tmp_path):
+    (tmp_path / "server").mkdir()
+    database = f"sqlite:///{tmp_path}/server/mlflow.db"
+    where = area(tmp_path)
+    with mlflow_server.serving(tmp_path / "server", database, certificate=certificate) as url:
+        target = ["--loader", "mlflow", "--mlflow-tracking-uri", url, *where]
+        code, said = command("load", *target)
+        assert code != 0
+        assert "is not trusted" in said
+        assert "--ca-bundle" in said
+        trusting = [*target, "--ca-bundle", str(certificate[0])]
+        assert command("load", *trusting) == (0, "")
+        assert command("verify", *trusting) == (0, "")
 
 
 @pytest.mark.parametrize(

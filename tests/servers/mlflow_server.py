@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +18,13 @@ from servers.http import free_port
 
 
 @contextmanager
-def serving(folder: Path, database: str, port: int | None = None, workers: int | None = 1) -> Iterator[str]:
+def serving(
+    folder: Path,
+    database: str,
+    port: int | None = None,
+    workers: int | None = 1,
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[str]:
     """A server with its pages, stopped with all its processes.
 
     Args:
@@ -25,27 +32,32 @@ def serving(folder: Path, database: str, port: int | None = None, workers: int |
         database: where the rest is.
         port: where it listens, None for a free one.
         workers: how many processes, None for the server's own choice.
+        certificate: PEM files of the certificate and its key, for a server that speaks TLS.
     """
     port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", str(workers)] if workers else []
     command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
+    if certificate:
+        command += ["--uvicorn-opts", "--ssl-certfile {} --ssl-keyfile {}".format(*certificate)]
+    url = f"http{'s' if certificate else ''}://127.0.0.1:{port}"
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server, folder / "log")
-        yield f"http://127.0.0.1:{port}"
+        _wait_for(f"{url}/health", certificate, server, folder / "log")
+        yield url
     finally:
         os.killpg(server.pid, 15)
         server.wait(20)
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(url: str, certificate: tuple[Path, Path] | None, server: subprocess.Popen[bytes], log: Path) -> None:
+    trusted = ssl.create_default_context(cafile=certificate[0]) if certificate else None
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=5, context=trusted).close()
         except OSError:
             time.sleep(0.1)
         else:

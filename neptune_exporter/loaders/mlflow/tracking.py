@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from neptune_exporter.certificates import is_untrusted, untrusted
 from neptune_exporter.errors import ExporterError, TargetAccessError, TargetError, UsageError
 
 PAGE_RUNS = 250  # each comes with all its parameters
@@ -247,6 +248,8 @@ def _our_error(error: Exception, shown: str) -> ExporterError | None:
             "The MLflow database was made by another version of MLflow.",
             f"Take a backup, then run: mlflow db upgrade {shown}",
         )
+    if is_untrusted(error):
+        return untrusted(shown, TargetAccessError)
     if _is_refusal(error):
         return TargetAccessError(
             f"MLflow at {shown} refuses our credentials.",
