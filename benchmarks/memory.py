@@ -6,15 +6,15 @@ python -m benchmarks.memory [POINTS ...]
 python -m benchmarks.memory offline [POINTS ...]
 
 A run of ten metrics, each command in a process of its own: staging it from a stream, reading it by attribute and by
-step, verify --read-data, load into a Pluto server that counts and forgets. With `offline` the export of a store that
-the real client has logged, which takes most of the time.
+step, verify --read-data; load into MLflow (SQLite), into W&B's offline logs and into a Pluto server that counts and
+forgets, and `verify` of the runs in MLflow. With `offline` the export of a store that the real client has logged, which
+takes most of the time.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ PROJECT, RUN = "team/memory", "run-1"
 METRICS = 10
 BATCH_STEPS = 20_000
 SIZES = (1_000_000, 10_000_000, 100_000_000)
-LOAD_MOST = 30_000_000  # what is loaded in under three minutes
+LOADERS = {"mlflow": "MLflow on SQLite", "wandb": "W&B's offline logs", "pluto": "a counting Pluto server"}
 OFFLINE_SIZES = (1_000_000, 4_000_000)  # what the client logs in reasonable time
 
 
@@ -87,17 +87,40 @@ def verify(folder: str) -> int:
     return checked.points
 
 
-def load(folder: str, url: str) -> int:
+def options_of(loader: str, folder: str, url: str) -> Any:
+    """Where each of the targets is."""
     from benchmarks.pluto_load import KEY
+    from neptune_exporter.loaders.mlflow import MLflowOptions
+    from neptune_exporter.loaders.pluto import PlutoOptions
+    from neptune_exporter.loaders.wandb import WandbOptions
+
+    if loader == "pluto":
+        return PlutoOptions(url, pluto_api_key=KEY)
+    if loader == "wandb":
+        return WandbOptions(wandb_mode="offline", wandb_dir=folder)
+    return MLflowOptions(f"sqlite:///{folder}/mlflow.db")
+
+
+def load(loader: str, folder: str, url: str) -> int:
     from neptune_exporter.load import load as run_load
     from neptune_exporter.loaders.loader import LoadOptions
-    from neptune_exporter.loaders.pluto import PlutoOptions
     from neptune_exporter.selection import Selection
 
-    common = LoadOptions(name_prefix=f"{time.time_ns()}-")
-    report = run_load("pluto", PlutoOptions(url, pluto_api_key=KEY), common, staging_of(folder), Selection(), workers=1)
+    options, common = options_of(loader, folder, url), LoadOptions(Path(folder).name)
+    report = run_load(loader, options, common, staging_of(folder), Selection(), workers=1)
     assert report.exit_code == 0, report
     return report.rows
+
+
+def verify_target(loader: str, folder: str, url: str) -> int:
+    from neptune_exporter.loaders.loader import LoadOptions
+    from neptune_exporter.verify.check import Depth, Target
+    from neptune_exporter.verify.check import verify as checks
+
+    depth = Depth(target=Target(loader, options_of(loader, folder, url), LoadOptions(Path(folder).name)))
+    (checked,) = checks(staging_of(folder), depth, workers=1)
+    assert not checked.findings, checked
+    return checked.points
 
 
 def main(sizes: Sequence[int], *, offline: bool) -> None:
@@ -124,8 +147,9 @@ def main(sizes: Sequence[int], *, offline: bool) -> None:
                 for order in ("attribute", "step"):
                     add(f"read by {order}", points, read, folder, order)
                 add("verify --read-data", points, verify, folder)
-                if points <= LOAD_MOST:
-                    add("load into a counting Pluto server", points, load, folder, url)
+                for loader, name in LOADERS.items():
+                    add(f"load into {name}", points, load, loader, folder, url)
+                add("verify --loader mlflow", points, verify_target, "mlflow", folder, url)
     for name, results in rows.items():
         show(f"Peak memory: {name}", results)
 
