@@ -11,8 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from commands import Result
 from contracts.injected import COUNT, injected
 from hypothesis import HealthCheck, settings
+
+from neptune_exporter.cli.main import main
 
 # The same examples every time, so that a red test is red for everybody;
 # `--hypothesis-profile=search` looks for new ones.
@@ -60,6 +63,20 @@ def faults_are_counted(request: pytest.FixtureRequest) -> Iterator[None]:
     before = COUNT.copy()
     yield
     request.node.user_properties.append(("faults", dict(COUNT - before)))
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Runs a command in this process, in an empty working folder; gives exit code, stdout and stderr."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def run(*arguments) -> Result:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import ssl
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
 from areas import PROJECT, floats, stage
+from commands import neptune_exporter
 from servers import http, mlflow_server, neptune2, neptune3, pluto, wandb
 
 from neptune_exporter.certificates import trust
@@ -151,27 +150,20 @@ def test_neptune_2(secured, certificate, tmp_path, capsys):
         assert main([*export, "--ca-bundle", str(certificate[0])]) == 0
 
 
-def command(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command in a process of its own, as a client may have been started in this one; stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "neptune_exporter", *arguments], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stderr
-
-
 def test_wandb(secured, certificate, tmp_path):
     """What is asked first is asked by us; points and files are sent by W&B's own process, written in Go."""
     where = area(tmp_path)
     with wandb.serving() as server:
         target = ["--loader", "wandb", "--wandb-base-url", server.url, "--wandb-api-key", wandb.API_KEY, *where]
         for how in ([], ["--dry-run"]):
-            code, said = command("load", *target, *how)
-            assert code != 0
-            assert "is not trusted" in said
-            assert "--ca-bundle" in said
+            refusal = neptune_exporter("load", *target, *how)
+            assert refusal.code != 0
+            assert "is not trusted" in refusal.err
+            assert "--ca-bundle" in refusal.err
         trusting = [*target, "--ca-bundle", str(certificate[0])]
-        assert command("load", *trusting) == (0, "")
-        assert command("verify", *trusting) == (0, "")
+        for step in ("load", "verify"):
+            done = neptune_exporter(step, *trusting)
+            assert (done.code, done.err) == (0, "")
         assert len(server.runs.all()) == 1
 
 
@@ -181,13 +173,14 @@ def test_mlflow(certificate, tmp_path):
     where = area(tmp_path)
     with mlflow_server.serving(tmp_path / "server", database, certificate=certificate) as url:
         target = ["--loader", "mlflow", "--mlflow-tracking-uri", url, *where]
-        code, said = command("load", *target)
-        assert code != 0
-        assert "is not trusted" in said
-        assert "--ca-bundle" in said
+        refusal = neptune_exporter("load", *target)
+        assert refusal.code != 0
+        assert "is not trusted" in refusal.err
+        assert "--ca-bundle" in refusal.err
         trusting = [*target, "--ca-bundle", str(certificate[0])]
-        assert command("load", *trusting) == (0, "")
-        assert command("verify", *trusting) == (0, "")
+        for step in ("load", "verify"):
+            done = neptune_exporter(step, *trusting)
+            assert (done.code, done.err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -5,31 +5,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-
-from neptune_exporter.cli.main import main
-
-
-class Result(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
+from commands import Result, neptune_exporter
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> tuple[Path, Result]:
     """The folder of a whole demo, and what it said."""
     folder = tmp_path_factory.mktemp("demo") / "sample"
-    command = [sys.executable, "-m", "neptune_exporter", "demo", "--path", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
-    return folder, Result(done.returncode, done.stdout, done.stderr)
+    return folder, neptune_exporter("demo", "--path", folder, cwd=folder.parent)
 
 
 @pytest.fixture
@@ -38,20 +24,6 @@ def sample(demo, tmp_path) -> Path:
     for name in (".neptune", "data", "files"):
         shutil.copytree(demo[0] / name, tmp_path / name)
     return tmp_path
-
-
-@pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
-    """Runs a command in this process, in an empty working folder; gives exit code, stdout and stderr."""
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-
-    def run(*arguments) -> Result:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return Result(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

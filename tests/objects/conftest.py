@@ -7,13 +7,11 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import boto3
 import pytest
 from servers.s3 import S3Server
 
-from neptune_exporter.cli.main import main
 from neptune_exporter.storage.objects.path import forget_lists
 from neptune_exporter.storage.objects.store import forget_connections
 from neptune_exporter.storage.place import parse_place
@@ -23,14 +21,6 @@ for name in ("exporters", "mirror"):  # a 3.x server with known runs, and script
     sys.path.append(str(Path(__file__).parents[1] / name))
 
 _numbers = itertools.count()
-
-
-class Result(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 class Bucket:
@@ -93,17 +83,3 @@ def bucket(s3_server, monkeypatch):
     yield Bucket(s3_server)
     s3_server.fault = lambda _number, _request: None
     forget_connections()
-
-
-@pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
-    """Runs a command in this process, in an empty working folder; gives exit code, stdout and stderr."""
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-
-    def run(*arguments) -> Result:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return Result(code, *capsys.readouterr())
-
-    return run
