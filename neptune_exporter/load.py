@@ -19,7 +19,7 @@ import pyarrow as pa
 from neptune_exporter import free_space, plugins
 from neptune_exporter.assignment import Connections, assignment
 from neptune_exporter.concurrency import is_cluster, open_executor, slots
-from neptune_exporter.errors import ExporterError, StagingError, StartAgainError, UsageError
+from neptune_exporter.errors import DamagedDataError, ExporterError, StagingError, StartAgainError, UsageError
 from neptune_exporter.examine import Examined, chosen, examined, kept_run
 from neptune_exporter.loaders.loader import Loader, LoadOptions, RunToLoad, TargetProject
 from neptune_exporter.loaders.steps import auto_multiplier, check_multiplier
@@ -286,9 +286,11 @@ def _load_opened(
     loader: Loader, run: StagedRun, task: Task, on_rows: Callable[[int], None] | None, stop: Callable[[], bool]
 ) -> Outcome:
     for left in reversed(range(LOAD_ATTEMPTS)):
-        sink = loader.start(to_load(run, task.selection), task.multiplier)
+        whole = to_load(run, task.selection)
+        sink = loader.start(whole, task.multiplier)
         try:
             rows = pump(_rows(run, loader, task.selection), sink, on_rows=on_rows, stop=stop)
+            _check_count(whole, rows)
             assignment().confirm()
             sink.commit()
         except StartAgainError as error:
@@ -302,6 +304,17 @@ def _load_opened(
         else:
             return Outcome(run.ref, "partial" if run.problems else "done", rows=rows, problems=run.problems)
     raise AssertionError  # the last attempt returns or raises
+
+
+def _check_count(run: RunToLoad, rows: int) -> None:
+    """Whatever the reason may be: what is loaded is never less than what was exported."""
+    promised = sum(attribute.rows for attribute in run.attributes)
+    if rows != promised:
+        raise DamagedDataError(
+            f"{run.info.ref} has {rows:,} rows that can be read, and {promised:,} by its index.",
+            "neptune-exporter verify --read-data says where; restore the run from a backup, or export it again with "
+            "--overwrite.",
+        )
 
 
 def _is_loaded(loader: Loader, run: StagedRun, selection: Selection) -> bool:

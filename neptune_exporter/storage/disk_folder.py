@@ -115,7 +115,7 @@ class DiskFolder(ProjectFolder):
             )
         run.checked_parts.add(expected.path)
 
-    def file_reader(self, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> FileReader:
+    def file_reader(self, entries: Mapping[str, FileEntry] | None, check: Callable[[], None]) -> FileReader:
         """See `ProjectFolder`."""
         return FileReader(self.files, entries, check)
 

@@ -132,14 +132,17 @@ class FileReader:
 
     Args:
         root: the project's files folder.
-        entries: what the manifest says of them, by path; empty for a run without one.
+        entries: what the manifest says of them, by path; None for a run without one.
         check: asked when a file is not as it should be; raises what explains it better, if anything does.
     """
 
-    def __init__(self, root: Path, entries: Mapping[str, FileEntry], check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, root: Path, entries: Mapping[str, FileEntry] | None, check: Callable[[], None] = lambda: None
+    ) -> None:
         self._root = root
         self._check = check
-        self.known = entries
+        self._proven = entries is not None
+        self.known = entries or {}
         self.hashed: dict[str, str] = {}  # what had to be read to know it
 
     def local(self, path: str) -> Path:
@@ -171,6 +174,7 @@ class FileReader:
             raise DamagedDataError(f"{local} is missing.", "Restore it, or check --files-path.")
         if not local.resolve().is_relative_to(self._root.resolve()):
             raise DamagedDataError(f"{local} leaves the files folder.", "This archive is not to be trusted.")
+        self._refuse_unknown(path)
         known = self.known.get(path)
         if known is not None and local.stat().st_size != known.bytes:
             self._check()
@@ -179,6 +183,14 @@ class FileReader:
                 "Restore it from a backup, or export the run again with --overwrite.",
             )
         return local
+
+    def _refuse_unknown(self, path: str) -> None:
+        if self._proven and path not in self.known:
+            self._check()
+            raise DamagedDataError(
+                f"The manifest knows no file {path}: nothing vouches for it.",
+                "Restore the manifest from a backup, or export the run again with --overwrite.",
+            )
 
     def check(self, path: str) -> None:
         """Whether the file is there and has its size. Raises like `local`."""

@@ -90,7 +90,7 @@ class ProjectFolder(ABC):
         """The parts of a run with their names, open for reading from the beginning to the end."""
 
     @abstractmethod
-    def file_reader(self, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> FileReader:
+    def file_reader(self, entries: Mapping[str, FileEntry] | None, check: Callable[[], None]) -> FileReader:
         """Reads files of a run; see `FileReader`."""
 
     @abstractmethod

@@ -79,7 +79,7 @@ class StagedRun:
         self.manifest = manifest
         self._folder = folder
         self._parts = [part.path for part in manifest.parts] if manifest else list(parts)
-        entries = {file.path: file for file in manifest.files} if manifest else {}
+        entries = {file.path: file for file in manifest.files} if manifest else None
         self.checks_content = True  # whether a part that was changed since is refused
         self.checked_parts: set[str] = set()
         self.files = folder.file_reader(entries, partial(self.check_unchanged, suspect=True))

@@ -187,9 +187,16 @@ def test_a_file_of_another_size_is_named(reader, tmp_path):
         reader.open("run/a.bin")
 
 
+def test_a_file_that_the_manifest_does_not_know_is_refused(reader, tmp_path):
+    (tmp_path / "files" / "run" / "b.bin").write_bytes(b"content")
+    for use in (reader.local, reader.open, reader.size, reader.sha256, reader.check):
+        with pytest.raises(DamagedDataError, match=r"knows no file run/b\.bin"):
+            use("run/b.bin")
+
+
 def test_without_a_manifest_the_content_is_hashed_once(tmp_path):
     (tmp_path / "a").write_bytes(b"x")
-    reader = FileReader(tmp_path, {})
+    reader = FileReader(tmp_path, None)
     first = reader.sha256("a")
     (tmp_path / "a").write_bytes(b"y")
     assert reader.sha256("a") == first

@@ -71,6 +71,8 @@ def decode(kind: str, body: bytes) -> Decoded:
     Raises:
         UncommonError: one of them is no such record, or holds something that takes `points_of`.
     """
+    if not _is_utf8(body):
+        raise UncommonError
     if kind == "LogFloats":
         try:
             return _decode_columns(body)
@@ -82,6 +84,16 @@ def decode(kind: str, body: bytes) -> Decoded:
         except (pa.ArrowInvalid, UncommonError):
             continue
     raise UncommonError
+
+
+def _is_utf8(body: bytes) -> bool:
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def points_of(kind: str, records: Iterable[Record]) -> Points:

@@ -181,9 +181,9 @@ class Database:
             self.lost += max(0, self.ever - (after if previous is None else previous))
 
     def _readable(self, after: int) -> Iterator[Block]:
-        cursor = self._connection.execute(_SELECT + "WHERE sequence_id > ? ORDER BY sequence_id", (after,))
         last = after
         try:
+            cursor = self._connection.execute(_SELECT + "WHERE sequence_id > ? ORDER BY sequence_id", (after,))
             for block in _blocks(cursor):
                 last = block.last
                 yield block

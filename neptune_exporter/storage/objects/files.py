@@ -72,7 +72,7 @@ class ObjectFileReader(FileReader):
     Files come in the order of their paths, as a rule: with each the next small ones are fetched, too.
     """
 
-    def __init__(self, root: ObjectPath, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> None:
+    def __init__(self, root: ObjectPath, entries: Mapping[str, FileEntry] | None, check: Callable[[], None]) -> None:
         super().__init__(Path(), entries, check)
         self._objects = root
         self._sizes: dict[str, dict[str, int]] = {}
@@ -158,6 +158,7 @@ class ObjectFileReader(FileReader):
         size = self._listed(path).get(path)
         if size is None:
             raise self._missing(path)
+        self._refuse_unknown(path)
         known = self.known.get(path)
         if known is not None and known.bytes != size:
             raise self._differs(path, f"has {size} bytes instead of {known.bytes}")
@@ -183,13 +184,19 @@ class ObjectFileReader(FileReader):
     def hash_content(self, path: str) -> str:
         """See `FileReader`. Nothing is kept on this machine."""
         self._check_name(path)
+        self._check_known(path)
         digest = hashlib.sha256()
         with self._explained(path):
             for chunk in (self._objects / path).stream():
                 digest.update(chunk)
         return digest.hexdigest()
 
+    def _check_known(self, path: str) -> None:
+        if self._proven and path not in self.known:
+            self.check(path)  # raises
+
     def _fetch(self, path: str, file: Any) -> None:
+        self._check_known(path)
         known = self.known.get(path)
         with self._explained(path):
             size, sha256 = fetch(self._objects / path, file)

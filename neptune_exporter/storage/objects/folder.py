@@ -282,7 +282,7 @@ class ObjectFolder(ProjectFolder):
                 "Restore it from a backup, or export the run again with --overwrite.",
             )
 
-    def file_reader(self, entries: Mapping[str, FileEntry], check: Callable[[], None]) -> ObjectFileReader:
+    def file_reader(self, entries: Mapping[str, FileEntry] | None, check: Callable[[], None]) -> ObjectFileReader:
         """See `ProjectFolder`."""
         return ObjectFileReader(self.files, entries, check)
 
