@@ -18,6 +18,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -131,6 +132,16 @@ def changed(path: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
         path.write_bytes(data)
 
 
+@contextmanager
+def told(failures: list[str], what: str) -> Iterator[None]:
+    """Goes on after a failure: one run of the tests tells all of them."""
+    try:
+        yield
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        failures.append(f"{what}: {type(error).__name__} {error} at {place.filename}:{place.lineno}"[:500])
+
+
 # --- what must hold
 
 
@@ -237,19 +248,21 @@ def ours(tmp_path_factory):
 
 def try_all(area: Path, path: Path, pristine: dict[str, Any], damages: Any, seeds: range, *, proven: bool) -> None:
     before = outside_of(area)
+    failures: list[str] = []
     caught = 0
     for seed in seeds:
         dice = random.Random(f"{path.suffix}{seed}")
         damage = dice.choice(damages)
-        with changed(path, lambda data, damage=damage, dice=dice: damage(data, dice)):
-            rows, code = looked_at(area, page=seed % 10 == 0)
-            leftovers = list(area.rglob("*.tmp"))
-        caught += code != 0 or rows != pristine
-        if proven:
-            for run_id, got in rows.items():
-                assert got == pristine[run_id], f"{path.name}: {damage.__name__}, seed {seed}: wrong rows pass as right"
-        assert not leftovers
+        with told(failures, f"{path.name}: {damage.__name__}, seed {seed}"):
+            with changed(path, lambda data, damage=damage, dice=dice: damage(data, dice)):
+                rows, code = looked_at(area, page=seed % 10 == 0)
+                assert not list(area.rglob("*.tmp"))
+            caught += code != 0 or rows != pristine
+            if proven:
+                for run_id, got in rows.items():
+                    assert got == pristine[run_id], "wrong rows pass as right"
     assert outside_of(area) == before
+    assert not failures
     assert caught > len(seeds) // 2  # else the damage would do nothing at all
 
 
@@ -529,14 +542,20 @@ def fuzz_offline(folder: Path, scratch: Path, seeds: range) -> None:
     assert all(
         run.rows for run in collect_all(offline(folder, offline_project=PROJECT), scratch / "undamaged").values()
     )
+    failures: list[str] = []
     for seed in seeds:
         dice = random.Random(seed)
         path = dice.choice(paths)
-        with changed(path, lambda data, dice=dice: dice.choice(DAMAGES)(data, dice)):
+        damage = dice.choice(DAMAGES)
+        with (
+            told(failures, f"{path.name}: {damage.__name__}, seed {seed}"),
+            changed(path, lambda data, damage=damage, dice=dice: damage(data, dice)),
+        ):
             read_offline(folder, scratch / str(seed))
             assert offline_files(folder) == paths or path.stat().st_size == 0, "an offline folder is only read"
         shutil.rmtree(scratch / str(seed), ignore_errors=True)
     assert outside_of(folder) == before
+    assert not failures
 
 
 @pytest.fixture(scope="module")
@@ -607,6 +626,25 @@ def test_damaged_offline_folders(request, tmp_path, client):
 @pytest.mark.parametrize("client", ["scale", "legacy", "spool"])
 def test_many_more_damaged_offline_folders(request, tmp_path, client):
     fuzz_offline(request.getfixturevalue(f"{client}_folder"), tmp_path, range(CASES, SOAK_CASES))
+
+
+@pytest.mark.parametrize(
+    ("client", "was", "becomes"),
+    [
+        ("scale", b"operation BLOB", b"0perat\xffon BLOB"),
+        ("scale", b"operation BLOB", b"0peration BLOB"),
+        ("legacy", b'["loss"]', b'["l\xf9ss"]'),
+        ("legacy", b"file-", b"\\u0000"),
+    ],
+)
+def test_damage_that_only_many_attempts_have_found(request, tmp_path, client, was, becomes):
+    folder = request.getfixturevalue(f"{client}_folder")
+    holding = [path for path in offline_files(folder) if was in path.read_bytes()]
+    assert holding
+    with contextlib.ExitStack() as stack:
+        for path in holding:
+            stack.enter_context(changed(path, lambda data: data.replace(was, becomes)))
+        read_offline(folder, tmp_path / "read")
 
 
 CELLS = [

@@ -9,6 +9,7 @@ than a file system takes. Two different names never share a file.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -123,4 +124,13 @@ def is_inside(path: str) -> bool:
         and ".." not in parts
         and "\0" not in path
         and ":" not in parts[0]
+        and _can_be_a_name(path)
     )
+
+
+def _can_be_a_name(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 UPDATE, CREATE = 0, 1  # run_operations.operation_type
 BLOCK_BYTES = 2 * 2**20
 _ATTEMPTS = 3
+UNREADABLE = (sqlite3.Error, UnicodeError)  # sqlite3 fails to decode its own message where names are damaged
 
 # What the client records when it could not reach the server: it tries again, nothing was refused.
 _RETRIED_ERRORS = frozenset(
@@ -116,7 +117,7 @@ class Database:
     def _read_tables(self) -> set[str]:
         try:
             rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise UnreadableStoreError(f"{self.path} cannot be read as a database: {error}.") from None
         if not rows:
             raise UnreadableStoreError(f"{self.path} is an empty database: whose it was is not recorded.")
@@ -132,7 +133,7 @@ class Database:
             return "", ""
         try:
             row = self._connection.execute("SELECT project, run_id FROM metadata ORDER BY id LIMIT 1").fetchone()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise UnreadableStoreError(f"{self.path} does not say which run it belongs to: {error}.") from None
         if row is None or not all(isinstance(name, str) and name for name in row):
             raise UnreadableStoreError(f"{self.path} does not say which run it belongs to.")
@@ -144,7 +145,7 @@ class Database:
             return None
         try:
             row = self._connection.execute(query).fetchone()
-        except sqlite3.Error:
+        except UNREADABLE:
             self.damaged = True
             return None
         return row[0] if row and isinstance(row[0], int) else None
@@ -159,7 +160,7 @@ class Database:
         query = _SELECT + "WHERE sequence_id = ?"
         try:
             row = self._connection.execute(query, (sequence_id,)).fetchone()
-        except sqlite3.Error:
+        except UNREADABLE:
             return None
         return row if row and isinstance(row[1], int) and isinstance(row[3], bytes) else None
 
@@ -187,7 +188,7 @@ class Database:
             for block in _blocks(cursor):
                 last = block.last
                 yield block
-        except (sqlite3.Error, TypeError) as error:  # a damaged row may hold something else than bytes
+        except (*UNREADABLE, TypeError) as error:  # a damaged row may hold something else than bytes
             self.damaged = True
             logger.info("%s: %s; salvaging operation by operation", self.path, error)
             yield from _blocks(self._one_by_one(last))
@@ -232,7 +233,7 @@ class Database:
         rows: list[Any] = []
         try:
             rows.extend(self._connection.execute(query))
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             self.damaged = True
             logger.info("%s: %s", self.path, error)
         return rows
@@ -297,7 +298,7 @@ def _blocks(operations: Iterable[Operation]) -> Iterator[Block]:
 
 def _usable_frames(connection: sqlite3.Connection) -> int:
     """How many frames of the write-ahead log SQLite accepts: up to the last whole transaction."""
-    with suppress(sqlite3.Error):
+    with suppress(*UNREADABLE):
         row = connection.execute("PRAGMA wal_checkpoint").fetchone()
         return int(row[1])
     return 0

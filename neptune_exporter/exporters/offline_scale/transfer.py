@@ -102,6 +102,10 @@ class _Content:
 
 def _open_regular(path: Path) -> BinaryIO:
     """Opens a file to read. A folder, pipe or device is refused before it is opened: it could block for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    try:
+        mode = path.stat().st_mode
+    except ValueError:
+        raise OSError(None, "no file can have this name", str(path)) from None
+    if not stat.S_ISREG(mode):
         raise OSError(None, "it is not a regular file", str(path))
     return path.open("rb")
