@@ -21,6 +21,8 @@ CORE = {
     "assignment",
     "cluster",
     "free_space",
+    "pace",
+    "printable",
     "errors",
     "secrets",
     "model",

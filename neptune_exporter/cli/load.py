@@ -84,6 +84,13 @@ def how_to_load(what: str, names: str) -> Callable[[Command], Command]:
                     is_flag=True,
                     help="Attach every row as Parquet, not only what the target cannot hold.",
                 ),
+                click.option(
+                    "--max-requests-per-second",
+                    type=float,
+                    default=0.0,
+                    metavar="N",
+                    help="Requests a second at most, of all workers together, to MLflow's or Pluto's server.",
+                ),
             ]
         ):
             decorated = add(decorated)
@@ -133,6 +140,7 @@ def load_and_report(
     name_prefix: str,
     run_name: Any,
     attach_all: bool,
+    max_requests_per_second: float,
     place: PlaceOptions,
     common: CommonOptions,
 ) -> int:
@@ -144,7 +152,7 @@ def load_and_report(
         report = run_load(
             loader,
             loader_options,
-            LoadOptions(name_prefix, run_name, attach_all),
+            LoadOptions(name_prefix, run_name, attach_all, max_requests_per_second=max_requests_per_second),
             place.staging,
             selection,
             step_multiplier=step_multiplier,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from neptune_exporter.errors import InterruptedRunError, Problem, SourceError
-from neptune_exporter.exporters.pace import Pace
+from neptune_exporter.pace import Pace
 
 FIRST_CONTACT_SECONDS = 30.0  # a server that has never answered is more likely misspelt than busy
 ATTEMPTS = 5

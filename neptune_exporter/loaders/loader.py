@@ -52,12 +52,14 @@ class LoadOptions:
         run_name: name runs after `sys/name` (the id where that is empty or "Untitled"), or after the id.
         attach_all: attach every row as Parquet, not only those that the target does not hold exactly.
         models: models and model versions are loaded, apart from runs.
+        max_requests_per_second: of all workers of the command together; 0 for no limit.
     """
 
     name_prefix: str = ""
     run_name: Literal["name", "id"] = "name"
     attach_all: bool = False
     models: bool = False
+    max_requests_per_second: float = 0.0
 
     def place(self, project_id: str) -> str:
         """What a project is called in the target, before the prefix: its models have a place of their own."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import random
 from urllib.parse import urlsplit
@@ -14,9 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from servers.http import Fault, HttpServer, Reply, Request
 
+from neptune_exporter.loaders.loader import LoadOptions
 from neptune_exporter.loaders.mlflow import MLflowOptions
 from neptune_exporter.loaders.mlflow.loader import MLflowLoader
 from neptune_exporter.model import RunRef
+from neptune_exporter.pace import Pace
 
 START = 1_700_000_000_000
 WRITING = r"^(POST|PUT|PATCH|DELETE) "
@@ -81,6 +84,20 @@ def all_runs(uri: str, project: str) -> list:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(project)
     return client.search_runs([experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY)
+
+
+def test_every_request_of_a_load_waits_for_its_turn(proxy, logged, monkeypatch):
+    turns = []
+    monkeypatch.setattr(Pace, "take", lambda self: turns.append(self))
+    loader = MLflowLoader(MLflowOptions(proxy.url), LoadOptions(max_requests_per_second=1000.0))
+    load(loader, logged)
+    assert len(turns) == proxy.seen > 8
+    loader.close()
+    del loader
+    turns.clear()
+    gc.collect()
+    load(MLflowLoader(MLflowOptions(proxy.url)), logged)
+    assert not turns
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(20, marks=pytest.mark.soak)])

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import AccessError, Problem, SourceError
-from neptune_exporter.exporters.pace import Pace
 from neptune_exporter.exporters.patience import (
     ATTEMPTS,
     Patience,
@@ -27,6 +26,7 @@ from neptune_exporter.exporters.patience import (
     TryAgainError,
     retry_after,
 )
+from neptune_exporter.pace import Pace
 
 if TYPE_CHECKING:
     import requests

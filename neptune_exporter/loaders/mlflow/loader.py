@@ -22,12 +22,14 @@ from neptune_exporter.loaders.mlflow.experiments import Experiments
 from neptune_exporter.loaders.mlflow.held import ClientView, DatabaseView, View
 from neptune_exporter.loaders.mlflow.known import KnownRun, KnownRuns
 from neptune_exporter.loaders.mlflow.live import MLflowLive
+from neptune_exporter.loaders.mlflow.pacing import keep_to
 from neptune_exporter.loaders.mlflow.reading import read_run
 from neptune_exporter.loaders.mlflow.sending import ClientRun, Destination, NewRun
 from neptune_exporter.loaders.mlflow.sink import RunSink
 from neptune_exporter.loaders.mlflow.tracking import Tracking, scheme_of, without_password
 from neptune_exporter.loaders.runs import end_ms, start_ms
 from neptune_exporter.model import RunRef
+from neptune_exporter.pace import Pace
 
 ADDRESS_LENGTH = 200  # of a run's artifacts, in the database column
 _WITHOUT_LENGTHS = ("sqlite", "http", "https")  # a server does not say what it keeps its runs in
@@ -52,6 +54,7 @@ class MLflowLoader:
         self._options = options
         self._uri = options.mlflow_tracking_uri
         self._load = load or LoadOptions()
+        self._pace = Pace(self._load.max_requests_per_second)
         self._scheme = scheme_of(self._uri)
         self._direct_uri = _direct_uri(options, self._scheme)
         self._known: dict[str, KnownRuns] = {}
@@ -143,6 +146,8 @@ class MLflowLoader:
 
     @cached_property
     def _tracking(self) -> Tracking:
+        if self._load.max_requests_per_second and self._scheme in ("http", "https"):
+            keep_to(self._pace)
         return Tracking(self._uri)
 
     @cached_property

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from neptune_exporter.errors import TargetError
 from neptune_exporter.loaders.pluto import PlutoOptions, marks
 from neptune_exporter.loaders.pluto.client import Client
+from neptune_exporter.pace import Pace
 from neptune_exporter.stored_keys import PLUTO, stored_key
 
 LogType = Literal["METRIC", "HISTOGRAM", "DATA", "IMAGE", "AUDIO", "VIDEO", "TEXT", "ARTIFACT"]
@@ -77,12 +78,13 @@ class Pluto:
 
     Args:
         options: where it is.
+        pace: how many requests it gets.
     """
 
-    def __init__(self, options: PlutoOptions) -> None:
+    def __init__(self, options: PlutoOptions, pace: Pace | None = None) -> None:
         app, api, ingest = addresses(options)
         key = options.pluto_api_key.strip() or stored_key(*PLUTO)
-        self._client = Client(app, api, ingest, key)
+        self._client = Client(app, api, ingest, key, pace or Pace())
         self._client.post("/api/slug", attempts=5)
 
     def close(self) -> None:

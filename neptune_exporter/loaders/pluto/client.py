@@ -21,6 +21,7 @@ import stamina
 
 from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import StartAgainError, TargetAccessError, TargetError
+from neptune_exporter.pace import Pace
 
 logger = logging.getLogger(__name__)
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -68,13 +69,14 @@ class Client:
         api: the address of the API.
         ingest: the address that takes points and files.
         api_key: from the user.
+        pace: how many requests it gets.
 
     Methods raise `TargetError` if the server does not answer, `RefusedError` if it says no, and
     `TargetAccessError` if it refuses the key.
     """
 
-    def __init__(self, app: str, api: str, ingest: str, api_key: str) -> None:
-        self.app, self.api, self.ingest = app, api, ingest
+    def __init__(self, app: str, api: str, ingest: str, api_key: str, pace: Pace) -> None:
+        self.app, self.api, self.ingest, self._pace = app, api, ingest, pace
         if not api_key:
             raise TargetAccessError("There is no Pluto API key.", _KEY_HINT.format(app=app))
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
@@ -172,6 +174,7 @@ class Client:
                 _wait, attempts=attempts, timeout=RETRY_SECONDS, wait_initial=0.2, wait_max=LONGEST_WAIT
             ):
                 with attempt:
+                    self._pace.take()
                     with _sending(what, repeatable=repeatable):
                         answer = once()
                     refusals += answer.status_code == 401

@@ -33,6 +33,7 @@ from neptune_exporter.loaders.pluto.reading import read_run
 from neptune_exporter.loaders.pluto.sink import RunSink
 from neptune_exporter.loaders.runs import start_ms, title
 from neptune_exporter.model import MICRO, RunRef
+from neptune_exporter.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class PlutoLoader:
     def __init__(self, options: PlutoOptions, load: LoadOptions | None = None) -> None:
         self._options = options
         self._load = load or LoadOptions()
+        self._pace = Pace(self._load.max_requests_per_second)
         self._connection: Pluto | None = None
         self._listed: dict[str, list[Load]] = {}
         self._without_parent: set[RunRef] = set()
@@ -162,7 +164,7 @@ class PlutoLoader:
     @property
     def _api(self) -> Pluto:
         if self._connection is None:
-            self._connection = Pluto(self._options)
+            self._connection = Pluto(self._options, self._pace)
         return self._connection
 
     def _project(self, project_id: str) -> str:

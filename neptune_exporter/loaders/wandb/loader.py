@@ -36,13 +36,18 @@ class WandbLoader:
         load: what is asked of every loader alike.
 
     Raises:
-        UsageError: logs are asked for, but the installed version of wandb was not tested with them.
+        UsageError: logs are asked for, but the installed version of wandb was not tested with them; or a rate is.
     """
 
     name = "wandb"
 
     def __init__(self, options: WandbOptions, load: LoadOptions | None = None) -> None:
         self._load, self._media, self._fork = load or LoadOptions(), options.wandb_media, options.wandb_fork
+        if self._load.max_requests_per_second and options.wandb_mode == "online":
+            raise UsageError(
+                "--max-requests-per-second cannot hold for W&B: its own process sends, as fast as the server lets it.",
+                "Leave the option out, or write logs with --wandb-mode offline and send them with wandb sync.",
+            )
         self._options = options
         by_log = _by_log(options.wandb_way)
         place = Offline if options.wandb_mode == "offline" else Online

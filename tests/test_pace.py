@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from areas import PROJECT as AREA
+from areas import floats, stage
+from servers import pluto
 from servers.http import HttpError, Reply
 from servers.neptune2 import Neptune2Server
 from servers.neptune3 import Neptune3Server
@@ -17,8 +20,9 @@ from servers.neptune3 import Neptune3Server
 from neptune_exporter.assignment import Assignment, assigned
 from neptune_exporter.cli.main import main
 from neptune_exporter.errors import UsageError
-from neptune_exporter.exporters.pace import Pace
 from neptune_exporter.exporters.patience import Patience, TryAgainError
+from neptune_exporter.model import RunRef
+from neptune_exporter.pace import Pace
 
 PROJECT = "team/pace"
 
@@ -99,6 +103,33 @@ def test_neptune_2_keeps_to_it_too(tmp_path):
         assert export(tmp_path, "--exporter", "neptune2", "--max-requests-per-second", "10") == 0
     assert watched.most_within(1.0, skip=10) <= 10 + 1  # before there is a session, the client itself asks
     assert len(watched.times) > 20
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_load_keeps_to_it_too(tmp_path, executor):
+    for number in range(4):
+        name = f"run-{number}"
+        stage(tmp_path, name, floats(RunRef(AREA, name), "loss", [1.0, 2.0]), files={"f": b"content"})
+    with pluto.PlutoServer() as server:
+        watched = Watched(server.http)
+        target = ["--loader", "pluto", "--pluto-host", server.url, "--pluto-api-key", pluto.KEY]
+        places = ["-d", str(tmp_path / "data"), "-f", str(tmp_path / "files"), "--no-progress"]
+        rate = ["--max-requests-per-second", "20", "--workers", "2", "--executor", executor]
+        assert main(["load", *target, *places, *rate]) == 0
+        assert main(["verify", *target, *places]) == 0
+    assert len(watched.times) > 40
+    sent = [time for time in watched.times if time < watched.times[0] + 2]
+    assert len(sent) <= 2 * 20 + (3 if executor == "processes" else 1)
+
+
+def test_wandb_cannot_be_held_to_it(tmp_path, capsys):
+    stage(tmp_path, "run", floats(RunRef(AREA, "run"), "loss", [1.0, 2.0]))
+    places = ["-d", str(tmp_path / "data"), "-f", str(tmp_path / "files"), "--no-progress"]
+    rate = ["--max-requests-per-second", "20"]
+    load = ["load", "--loader", "wandb", "--wandb-api-key", "k" * 40, *places, *rate]
+    assert main(load) != 0
+    assert "cannot hold for W&B" in capsys.readouterr().err
+    assert main([*load, "--wandb-mode", "offline", "--wandb-dir", str(tmp_path)]) == 0
 
 
 def test_a_server_with_too_much_to_do_gets_less(neptune3, tmp_path, monkeypatch):
