@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from areas import PROJECT, TIME, floats, row, stage, tags, text
+from contracts.injected import injected
 from exporters.collect import collect_all, offline
 
 from neptune_exporter.cli.main import main
@@ -125,6 +126,7 @@ def confused(data: bytes, dice: random.Random) -> bytes:
 @contextmanager
 def changed(path: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
     data = path.read_bytes()
+    injected("damage")
     path.write_bytes(change(data))
     try:
         yield

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
-Kind = Literal["disk", "network", "signal"]
+Kind = Literal["damage", "disk", "network", "signal"]
 
 COUNT: Counter[str] = Counter()
 
 
 def injected(kind: Kind) -> None:
-    """One more fault: a change on disk that fails, a reply that is wrong, a process that is stopped or killed."""
+    """One more fault: a change on disk that fails, a reply that is wrong, a process that is stopped or
+    killed, a file that is damaged.
+    """
     COUNT[kind] += 1
