@@ -106,7 +106,7 @@ def load(
             tasks: list[Task] = []
             folders = folders_of(staging)
             look = partial(examined, workers=workers, executor=executor, scratch=Path(scratch), folders=folders)
-            for chosen_folders in _chosen_folders(staging, selection):
+            for chosen_folders in _chosen_folders(staging, selection, report):
                 project_id = chosen_folders[0].project_id
                 try:
                     runs = _examined_runs(chosen_folders, selection, loader.limits.integer_steps, look, report)
@@ -167,14 +167,14 @@ def _run(
     runs.done()
 
 
-def _chosen_folders(staging: Staging, selection: Selection) -> list[list[ProjectFolder]]:
+def _chosen_folders(staging: Staging, selection: Selection, report: Report) -> list[list[ProjectFolder]]:
     """The folders of each selected project, one for each kind of thing that is wanted."""
     by_project: dict[str, list[ProjectFolder]] = {}
     for kind in selection.kinds:
-        for folder in staging.projects(kind):  # type: ignore[arg-type]
+        for folder in staging.projects(kind, report.errors.append):  # type: ignore[arg-type]
             if selection.wants_project(folder.project_id):
                 by_project.setdefault(folder.project_id, []).append(folder)
-    if not by_project:
+    if not by_project and not report.errors:
         asked = f" {', '.join(selection.projects)}" if selection.projects else " any project"
         what = "" if "run" in selection.kinds else " with models"
         raise StagingError(
@@ -192,6 +192,8 @@ def _examined_runs(
 ) -> list[Examined]:
     """All runs of a project, also those that are not loaded now: their steps count for the multiplier."""
     everything = (run for folder in folders for run in folder.runs(report.errors.append))
+    if not selection.run_ids and not selection.run_patterns:
+        report.errors += [lost for folder in folders for lost in _lost(folder)]
     runs = []
     for found in look(everything, selection, step_types):
         if isinstance(found, Examined):
@@ -201,6 +203,12 @@ def _examined_runs(
         else:
             logger.warning("%s: %s", found.ref, found.reason)
     return runs
+
+
+def _lost(folder: ProjectFolder) -> Iterator[DamagedDataError]:
+    """What cannot be loaded because something of it is gone."""
+    for stem, reason in folder.lost().items():
+        yield DamagedDataError(f"{folder.data / stem}: {reason}", "Export it again, or restore it from a backup.")
 
 
 def _project_tasks(

@@ -389,6 +389,132 @@ def test_links_in_the_files_folder_lead_nowhere(tmp_path):
     assert sorted(path.name for path in victim.iterdir()) == ["secret"]
 
 
+def test_a_commit_in_an_archive_cannot_make_its_own_way_out(tmp_path):
+    """A link gets, by a rename, a name that was nothing when all names were looked at."""
+    area = made(tmp_path)
+    (tmp_path / "outside").mkdir()
+    for name in ("stolen", "removed"):
+        (tmp_path / "outside" / name).write_bytes(b"nobody's business")
+    (areas.folder(area) / "link").symlink_to(tmp_path / "outside")
+    plan_of(area, renames=[["link", "sub"], ["sub/stolen", "mine.parquet"]], removals={"data": ["sub/removed"]})
+    assert looked_at(area)[1] == 4
+    assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["removed", "stolen"]
+
+
+@pytest.mark.parametrize("which", ["data", "manifests", "files", "part", "manifest", "index"])
+def test_links_inside_of_an_area_are_refused(tmp_path, which):
+    area = made(tmp_path)
+    linked = {
+        "data": areas.folder(area),
+        "manifests": areas.folder(area) / "_manifest",
+        "files": area / "files" / areas.stem(PROJECT),
+        "part": areas.part(area, "RUN-1"),
+        "manifest": areas.manifest(area, "RUN-1"),
+        "index": areas.index(area, "RUN-1"),
+    }[which]
+    linked.rename(tmp_path / "outside")
+    linked.symlink_to(tmp_path / "outside")
+    before = outside_of(area)
+    rows, code = looked_at(area)
+    assert code == 4
+    assert "RUN-1" not in rows
+    with contextlib.suppress(ExporterError):  # a part and an index are replaced, and so is a link
+        stage(area, "RUN-1", text(ONE, "a", "b"))
+    assert outside_of(area) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("which", ["manifest", "plan", "area", "index", "part", "loose part"])
+def test_pipes_keep_nobody_waiting(tmp_path, which):
+    area = made(tmp_path)
+    manifest = areas.manifest(area, "RUN-1")
+    if which == "loose part":
+        shutil.rmtree(areas.folder(area) / "_manifest")
+    pipe = {
+        "manifest": manifest,
+        "plan": manifest.with_suffix(".next.json"),
+        "area": manifest.with_name("area.json"),
+        "index": areas.index(area, "RUN-1"),
+    }.get(which, areas.part(area, "RUN-1"))
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    assert looked_at(area)[1] == 4
+
+
+def test_a_folder_of_files_is_not_looked_for_behind_a_link(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "private").write_bytes(b"x")
+    area = tmp_path / "area"
+    areas.official(area, "RUN-1", [row("f", "file", file_value={"path": "RUN-1/folder"})])
+    own = area / "files" / areas.stem(PROJECT) / "RUN-1"
+    own.mkdir(parents=True)
+    (own / "folder").symlink_to(tmp_path / "outside")
+    run = areas.staging(area).run(ONE)
+    assert "private" not in str([problem.message for problem in run.problems] + run.file_paths())
+    assert len(run.problems) == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_manifest_that_is_that_of_another(tmp_path, place):
+    area = made(tmp_path)
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["run"]["ref"][place] = ["acme/other", "RUN-2", "model"][place]
+
+    areas.changed_json(areas.manifest(area, "RUN-1"), change)
+    rows, code = looked_at(area)
+    assert (code, rows.keys()) == (4, {"RUN-2"})
+
+
+def loaded(root: Path) -> tuple[int, int]:
+    """The exit code of a load into MLflow, and how many runs are there then."""
+    from mlflow import MlflowClient
+
+    database = f"sqlite:///{root}/mlflow.db"
+    places = ["--data-path", str(root / "area" / "data"), "--files-path", str(root / "area" / "files")]
+    code = main(["load", "--mlflow-tracking-uri", database, *places, "--no-progress", "--workers", "1"])
+    client = MlflowClient(database)
+    return code, len(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def test_two_names_of_one_run(tmp_path):
+    """Else one of them would vanish."""
+    area = tmp_path / "area"
+    areas.official(area, "RUN-1", [row("n", "int", int_value=1)])
+    shutil.copyfile(areas.part(area, "RUN-1"), areas.part(area, "RUN-2"))
+    assert looked_at(area)[1] == 4
+    assert loaded(tmp_path) == (3, 1)
+
+
+def test_two_folders_of_one_project(tmp_path):
+    area = tmp_path / "area"
+    areas.official(area, "RUN-1", [row("n", "int", int_value=1)])
+    shutil.copytree(areas.folder(area), area / "data" / f"zother-{areas.stem(PROJECT).rpartition('-')[2]}")
+    assert looked_at(area)[1] == 4
+    assert loaded(tmp_path) == (3, 1)
+
+
+def test_what_is_lost_is_said_by_a_load_too(tmp_path):
+    area = tmp_path / "area"
+    areas.official(area, "RUN-1", [row("n", "int", int_value=1)])
+    part = areas.part(area, "RUN-1")
+    part.rename(part.with_name(part.name.replace("_part_0", "_part_1")))
+    areas.official(area, "RUN-2", [row("n", "int", int_value=1)])
+    assert loaded(tmp_path) == (3, 1)
+
+
+def test_one_damaged_run_or_project_is_not_that_of_the_others(tmp_path):
+    area = tmp_path / "area"
+    for run_id in ("RUN-1", "RUN-2"):
+        areas.official(area, run_id, [row("n", "int", int_value=1)])
+    areas.part(area, "RUN-1").write_bytes(b"PAR1")
+    areas.official(area, "RUN-1", [row("n", "int", int_value=1)], project="b/b")
+    (area / "data" / "a-0123456789abcdef").mkdir()
+    (area / "data" / "a-0123456789abcdef" / "RUN-1-0123456789abcdef_part_0.parquet").write_bytes(b"PAR1")
+    assert looked_at(area)[1] == 4
+    assert loaded(tmp_path) == (3, 2)
+
+
 def test_what_is_read_is_what_the_index_promises(tmp_path, capsys):
     """A manifest that names fewer files leaves out the rows of the others: the run is not loaded without them."""
     area = made(tmp_path)

@@ -76,12 +76,24 @@ class DiskArea:
             below = path / names.KIND_FOLDERS[kind]
             try:
                 project_id = _project_id(below)
+                if project_id is None:
+                    continue
+                folder = DiskFolder(project_id, kind, below, self.files / path.name)
+                self._check_alone(folder)
             except StagingError as error:
                 failed(error)
-                continue
-            if project_id is not None:
-                folders.append(DiskFolder(project_id, kind, below, self.files / path.name))
+            else:
+                folders.append(folder)
         return folders
+
+    def _check_alone(self, folder: DiskFolder) -> None:
+        """Raises `DamagedDataError` if another folder is the one that a run of this project would be read from."""
+        first = self.folder(folder.project_id, folder.kind).data
+        if first != folder.data and first.is_dir():
+            raise DamagedDataError(
+                f"{folder.data} holds project {folder.project_id}, as {first} does.",
+                "Move one of them into an area of its own: they may hold different states of the same runs.",
+            )
 
 
 def no_area(data: Place) -> StagingError:
@@ -102,14 +114,27 @@ def project_of_area(value: object, area: Place) -> str:
 def _project_id(folder: Path) -> str | None:
     """The project of a folder, from `area.json` or the first row found; None if it holds no runs."""
     area = folder / MANIFESTS / AREA
-    if area.exists():
+    if area.exists() or area.is_symlink():
         return project_of_area(read_json(area), area)
     if not folder.is_dir():
         return None
+    damaged = None
     for path in sorted(folder.iterdir()):
         if names.parse_part(path.name):
-            for batch in part_batches(open_part(path), path):
-                if batch.num_rows:
-                    project_id: str = batch.column("project_id")[0].as_py()
-                    return project_id
+            try:
+                project_id = _project_of_part(path)
+            except DamagedDataError as error:  # the other runs are not to blame
+                damaged = damaged or error
+                continue
+            if project_id is not None:
+                return project_id
+    if damaged is not None:
+        raise damaged
+    return None
+
+
+def _project_of_part(path: Path) -> str | None:
+    for batch in part_batches(open_part(path), path):
+        if batch.num_rows:
+            return str(batch.column("project_id")[0].as_py())
     return None

@@ -41,6 +41,7 @@ class Claim:
     Args:
         path: the claim file.
         what: the run, for the message.
+        assigned: whether a cluster's scheduler gives this out: then whom it gave it to before has lost it.
 
     Attributes:
         token: no other claim has it.
@@ -50,8 +51,9 @@ class Claim:
         ClaimedError: another living command holds it.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, *, assigned: bool = True) -> None:
         self._path = path
+        self._assigned = assigned
         self._what = what
         self.token = uuid.uuid4().hex
         self.inherited = False
@@ -61,7 +63,7 @@ class Claim:
         command = assignment().command
         with self._lock():
             holder = living_holder(self._path)
-            void = holder is not None and is_void(holder)
+            void = holder is not None and self._assigned and is_void(holder)
             self.inherited = void or (holder is None and _perhaps_alive(self._path))
             if holder is not None and not void:
                 raise being_worked_on(self._what, holder)

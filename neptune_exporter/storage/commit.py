@@ -9,6 +9,7 @@ old generation is untouched.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,10 @@ def _finish(folder: Path, files: Path, run_stem: str, plan: Any) -> None:
     sizes = {part.path: part.bytes for part in manifest.parts}
     for source, target in renames:
         there = folder / target
-        if (folder / source).exists():
+        for name in (source, target):  # once more: what was renamed just now may be the way out
+            names.check_inside(folder, name)
+        if os.path.lexists(folder / source):
+            disk.check_regular(folder / source)
             disk.replace(folder / source, there)
         elif not there.exists() or there.stat().st_size != sizes.get(target, there.stat().st_size):
             raise DamagedDataError(
@@ -130,8 +134,10 @@ def _finish(folder: Path, files: Path, run_stem: str, plan: Any) -> None:
     disk.sync_folder(folder / MANIFESTS)
     disk.write_json(manifest_path(folder, run_stem), plan["manifest"])
     for name in removals.get("data", ()):
+        names.check_inside(folder, name)
         disk.remove(folder / name)
     for name in removals.get("files", ()):
+        names.check_inside(files, name)
         disk.remove(files / name)
         disk.remove_empty_folder((files / name).parent)
     disk.remove(path)

@@ -13,11 +13,12 @@ import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from neptune_exporter.errors import StagingError
+from neptune_exporter.errors import DamagedDataError, StagingError
 
 _HINTS = {
     errno.ENOSPC: "The disk is full. Free some space and run the same command again: finished runs are kept.",
@@ -48,6 +49,21 @@ def opened(path: Path, mode: Literal["wb", "ab"]) -> BinaryIO:
 
 def _opened(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+
+
+def check_regular(path: Path) -> None:
+    """Raises `DamagedDataError` if this is a link, a folder, a pipe or a device; what is not there is missed later.
+
+    A pipe would keep us waiting for ever, a device has no end, and a link may lead anywhere.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        raise DamagedDataError(
+            f"{path} is not a regular file.", "Put the file itself there; the whole area may lie behind a link."
+        )
 
 
 def make_folder(path: Path) -> None:

@@ -26,10 +26,23 @@ from neptune_exporter.storage.run import StagedRun
 
 @dataclass(frozen=True)
 class DiskFolder(ProjectFolder):
-    """The runs of one kind of one project in a file system; see `ProjectFolder`."""
+    """The runs of one kind of one project in a file system; see `ProjectFolder`.
+
+    Raises:
+        DamagedDataError: one of its folders is a link: what lies behind it is not the area's.
+    """
 
     data: Path
     files: Path
+
+    def __post_init__(self) -> None:
+        above = [] if self.kind == "run" else [self.data.parent]
+        for folder in (*above, self.data, self.data / MANIFESTS, self.files):
+            if folder.is_symlink():
+                raise DamagedDataError(
+                    f"{folder} is a link, and not a folder of this area.",
+                    "Put the folder itself there; the whole area may lie behind a link.",
+                )
 
     # --- reading
 
@@ -50,6 +63,7 @@ class DiskFolder(ProjectFolder):
         if not path.exists():
             return None
         manifest = read_manifest(path)
+        self._check_ref(manifest, run_stem, path)
         return StagedRun(self, manifest.info.ref, manifest)
 
     def _manifest_path(self, run_stem: str) -> Path:
@@ -137,7 +151,7 @@ class DiskFolder(ProjectFolder):
         deadline = time.monotonic() + commit.PATIENCE_SECONDS
         while not path.exists():
             try:
-                with Claim(path.with_name("area.claim"), str(self.data)):
+                with Claim(path.with_name("area.claim"), str(self.data), assigned=False):
                     if not path.exists():
                         self._write_area(path)
             except ClaimedError:  # another run of this project does just this

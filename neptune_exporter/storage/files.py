@@ -208,6 +208,8 @@ class FileReader:
         folder = self._root / path
         if not names.is_inside(path) or not folder.is_dir():
             return []
+        if not folder.resolve().is_relative_to(self._root.resolve()):
+            return []  # then it is no file that could be read, either
         found = (file.relative_to(self._root).as_posix() for file in folder.rglob("*") if file.is_file())
         return sorted(found)
 

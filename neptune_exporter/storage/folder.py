@@ -16,7 +16,7 @@ from neptune_exporter.errors import DamagedDataError, StagingError
 from neptune_exporter.model import Kind, RunRef
 from neptune_exporter.storage import names
 from neptune_exporter.storage.files import FileReader
-from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, FileEntry
+from neptune_exporter.storage.manifest import AREA, FORMAT, MANIFESTS, FileEntry, Manifest
 from neptune_exporter.storage.parquet import open_part, part_batches
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.run import StagedRun
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from neptune_exporter.storage.draft import Draft
 
 Failed = Callable[[StagingError], None]
+
+_TAMPERED = "The archive was changed. Restore it from a backup."
 
 
 def raised(error: StagingError) -> None:
@@ -219,11 +221,20 @@ class ProjectFolder(ABC):
         except StagingError as error:
             return error
 
+    def _check_ref(self, manifest: Manifest, run_stem: str, path: Place) -> None:
+        """Raises `DamagedDataError` if a manifest is not that of the run whose name it has."""
+        ref = manifest.info.ref
+        ours = (ref.project_id, ref.kind) == (self.project_id, self.kind)
+        if not ours or names.digest(ref.run_id) != names.digest_of(run_stem):
+            raise DamagedDataError(f"{path} is the manifest of {ref.kind} {ref}, not of what lies here.", _TAMPERED)
+
     def _unproven(self, run_stem: str, parts: list[str]) -> StagedRun:
         path = self.data / parts[0]
         for batch in part_batches(open_part(path), path):
             if batch.num_rows:
                 run_id = batch.column("run_id")[0].as_py()
+                if names.digest(run_id) != names.digest_of(run_stem):
+                    raise DamagedDataError(f"{path} holds run {run_id}, whose parts have other names.", _TAMPERED)
                 return StagedRun(self, RunRef(self.project_id, run_id, self.kind), None, parts)
         # Without a row there is nothing but the file name to go by.
         return StagedRun(self, RunRef(self.project_id, run_stem[:-17], self.kind), None, parts)

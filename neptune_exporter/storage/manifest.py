@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from neptune_exporter import __version__
@@ -19,6 +20,7 @@ from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import RunInfo
 from neptune_exporter.selection import Selection
+from neptune_exporter.storage import disk
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.shapes import check_manifest
 
@@ -271,6 +273,8 @@ def json_bytes(value: Any) -> bytes:
 
 def read_json(path: Place) -> Any:
     """Any JSON file of the staging area. Raises `DamagedDataError` or `StagingError`, naming it."""
+    if isinstance(path, Path):
+        disk.check_regular(path)
     try:
         return parse_json(path.read_bytes(), path)
     except OSError as error:

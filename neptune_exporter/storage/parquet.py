@@ -163,7 +163,8 @@ def _encode(group: pa.Table, writer: Any) -> None:
 
 
 def entry(path: Path, name: str, rows: int = 0) -> FileEntry:
-    """The manifest entry of a file that was just written."""
+    """The manifest entry of a file: of one that was just written, or of a part that is to be checked."""
+    disk.check_regular(path)
     with disk.explained("read", path), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileEntry(name, file.tell(), sha256, rows)
@@ -171,6 +172,8 @@ def entry(path: Path, name: str, rows: int = 0) -> FileEntry:
 
 def open_part(path: Place) -> pq.ParquetFile:
     """Opens a part. Raises `DamagedDataError`, naming it, if it is missing, cut short or not ours to read."""
+    if isinstance(path, Path):
+        disk.check_regular(path)
     try:
         if isinstance(path, ObjectPath):  # the columns of a row group in one request
             part = pq.ParquetFile(path.ranged(), read_dictionary=list(NAME_COLUMNS), pre_buffer=True)
@@ -191,6 +194,8 @@ def open_part(path: Place) -> pq.ParquetFile:
 
 def row_groups(path: Place) -> list[RowGroup]:
     """What the footer of a part says. Raises like `open_part`."""
+    if isinstance(path, Path):
+        disk.check_regular(path)
     try:
         with path.ranged() if isinstance(path, ObjectPath) else Path(str(path)).open("rb") as file:
             return read_footer(file)

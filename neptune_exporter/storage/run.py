@@ -19,7 +19,7 @@ import pyarrow as pa
 from neptune_exporter.errors import DamagedDataError, Problem, StagingError
 from neptune_exporter.fingerprint import Attribute, Fingerprint, run_digest
 from neptune_exporter.model import RunInfo, RunRef, codes_of
-from neptune_exporter.storage import names
+from neptune_exporter.storage import disk, names
 from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.identity import info_from_rows, info_from_values, sys_values
 from neptune_exporter.storage.manifest import (
@@ -133,6 +133,8 @@ class StagedRun:
     def _read(self, entry: FileEntry) -> bytes:
         """A file beside the manifest, whole and as the manifest says."""
         path = self._folder.data / MANIFESTS / entry.path
+        if isinstance(path, Path):
+            disk.check_regular(path)
         try:
             data = path.read_bytes()
         except OSError as error:

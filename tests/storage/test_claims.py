@@ -16,10 +16,11 @@ import time
 import pytest
 from contracts.rows import curve, write_run
 
+from neptune_exporter.assignment import Assignment, assigned
 from neptune_exporter.errors import ClaimedError
 from neptune_exporter.model import RunInfo, RunRef
 from neptune_exporter.storage import claims, names
-from neptune_exporter.storage.claims import Claim, living_holder
+from neptune_exporter.storage.claims import Claim, living_holder, process_start
 from neptune_exporter.storage.manifest import SourceRecord
 
 REF = RunRef("team/claims", "run-1")
@@ -36,6 +37,7 @@ with Claim(Path(sys.argv[1]), "the run"):
 RACE = """
 import sys
 from pathlib import Path
+from neptune_exporter.assignment import Assignment, assigned
 from neptune_exporter.errors import ClaimedError
 from neptune_exporter.storage.claims import Claim
 print("ready", flush=True)
@@ -232,3 +234,22 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with Claim(tmp_path / "run.claim", "the run"):
         assert living_holder(tmp_path / "run.claim")["pid"] == os.getpid()
+
+
+def test_workers_of_one_command_do_not_take_from_each_other_what_nobody_gave_them(tmp_path):
+    """A scheduler gives out runs; that a folder becomes ours is nobody's task."""
+    path = tmp_path / "area.claim"
+    parent = os.getppid()
+    holder = {
+        "host": socket.gethostname(),
+        "pid": parent,
+        "started": process_start(parent),
+        "token": "t",
+        "command": "c",
+    }
+    path.write_text(json.dumps(holder))
+    with assigned(Assignment(command="c", task="t")):
+        with pytest.raises(ClaimedError), Claim(path, "the area", assigned=False):
+            pass
+        with Claim(path, "a run"):
+            pass

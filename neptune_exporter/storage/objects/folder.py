@@ -167,6 +167,7 @@ class ObjectFolder(ProjectFolder):
         number = names.MANIFEST.fullmatch(name)
         if number and number["number"] and int(number["number"]) != manifest.generation:
             raise DamagedDataError(f"{path} is of generation {manifest.generation}.", "Restore it from a backup.")
+        self._check_ref(manifest, name.partition(".")[0], path)
         return StagedRun(self, manifest.info.ref, manifest)
 
     def _still_there(self, run: StagedRun) -> list[str]:
