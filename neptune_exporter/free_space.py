@@ -12,7 +12,12 @@ from pathlib import Path
 
 from neptune_exporter.errors import StagingError, UsageError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_PREFIXES = "kmgtp"
+_UNITS = {
+    "": 1,
+    **{letter: 1000**power for power, letter in enumerate(_PREFIXES, 1)},
+    **{f"{letter}i": 1024**power for power, letter in enumerate(_PREFIXES, 1)},
+}
 _reserve = 0
 
 
@@ -24,7 +29,7 @@ class NoSpaceError(StagingError):
 
 def parse_size(text: str) -> int:
     """Bytes: `500MB`, `1.5 GB`, `2GiB` or a plain number. Raises `UsageError`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([kmgtp]i?)?b?\s*", text, re.IGNORECASE)
     if match is None:
         raise UsageError(f"{text!r} is no size.", "Write for example 500MB, 1.5GB or 2GiB; 0 for no limit.")
     return int(float(match[1]) * _UNITS[(match[2] or "").lower()])

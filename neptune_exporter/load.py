@@ -102,6 +102,8 @@ def load(
     report = Report()
     task = partial(Task, name, options, common, staging.data_path, staging.files_path)
     try:
+        for folder in (Path(tempfile.gettempdir()), *getattr(loader, "folders", ())):
+            free_space.check(folder)
         with tempfile.TemporaryDirectory(prefix="neptune-exporter-") as scratch:
             tasks: list[Task] = []
             folders = folders_of(staging)

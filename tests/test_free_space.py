@@ -58,13 +58,15 @@ def disk(monkeypatch):
         ("500M", 500_000_000),
         ("7", 7),
         ("3kB", 3000),
+        (".5MB", 500_000),
+        ("1PiB", 2**50),
     ],
 )
 def test_sizes(text, count):
     assert parse_size(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "1XB", "GB", "1 2"])
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "1XB", "GB", "1 2", ".", "1.", "\uff11GB"])
 def test_what_is_no_size(text):
     with pytest.raises(UsageError, match="is no size"):
         parse_size(text)
@@ -110,6 +112,7 @@ def test_a_load_stops_as_well(disk, tmp_path, monkeypatch, capsys):
     disk.free = 999_000_000
     assert main(load) == 1
     assert "Error: Only 999.0 MB are free" in capsys.readouterr().err
+    assert not (tmp_path / "mlflow.db").exists()
     assert main([*load, "--min-free-space", "100MB"]) == 0
 
 
