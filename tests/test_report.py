@@ -8,7 +8,9 @@ import json
 import os
 import re
 import stat
+import threading
 from html.parser import HTMLParser
+from pathlib import Path
 
 import areas
 import pytest
@@ -93,6 +95,72 @@ def test_a_place_that_cannot_take_it_is_said_at_once(tmp_path, capsys, command):
     for target, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "r.html", "no folder")):
         assert main(arguments(tmp_path, command, "--html", str(target))) == 1
         assert said in capsys.readouterr().err  # and not that there is no staging area
+
+
+def test_a_link_is_followed(tmp_path):
+    stage(tmp_path, "RUN-1", text(RunRef(PROJECT, "RUN-1"), "a", "b"))
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("there.html", "new.html"):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / "elsewhere" / name)
+        if name == "there.html":
+            link.write_text("the old one")
+        assert main(arguments(tmp_path, "summary", "--html", str(link))) == 0
+        assert link.is_symlink()
+        assert data_in((tmp_path / "elsewhere" / name).read_text())["total"]["runs"] == {"complete": 1}
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    stage(tmp_path, "RUN-1", text(RunRef(PROJECT, "RUN-1"), "a", "b"))
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for target in (pipe, link):
+        read = []
+        reader = threading.Thread(target=lambda into=read: into.append(pipe.read_text()), daemon=True)
+        reader.start()
+        assert main(arguments(tmp_path, "summary", "--html", str(target))) == 0
+        assert pipe.is_fifo()
+        reader.join(20)
+        assert data_in(read[0])["total"]["runs"] == {"complete": 1}
+
+
+def test_a_pipe_of_another_process_is_written_to(tmp_path):
+    """As a shell makes it for `--html >(gzip > FILE)`."""
+    stage(tmp_path, "RUN-1", text(RunRef(PROJECT, "RUN-1"), "a", "b"))
+    reading, writing = os.pipe()
+    try:
+        page, read = Path(f"/dev/fd/{writing}"), []
+        reader = threading.Thread(target=lambda: read.append(Path(f"/dev/fd/{reading}").read_text()), daemon=True)
+        reader.start()
+        assert main(arguments(tmp_path, "summary", "--html", str(page))) == 0
+    finally:
+        os.close(writing)
+    reader.join(20)
+    os.close(reading)
+    assert data_in(read[0])["total"]["runs"] == {"complete": 1}
+
+
+@pytest.mark.parametrize("command", ["summary", "verify"])
+def test_has_no_place_in_the_staging_area_nor_on_stdout(tmp_path, capsys, command):
+    stage(tmp_path, "RUN-1", text(RunRef(PROJECT, "RUN-1"), "a", "b"), files={"f": b"12345"})
+    part = next((tmp_path / "data").rglob("*.parquet"))
+    (tmp_path / "link").symlink_to(part)
+    (tmp_path / "way").symlink_to(tmp_path / "files")
+    before = part.read_bytes()
+    for target in (part, tmp_path / "link", tmp_path / "way" / "r.html", tmp_path / "data" / "x" / ".." / "r.html"):
+        assert main(arguments(tmp_path, command, "--html", str(target))) == 2
+        assert "lies in the staging area" in capsys.readouterr().err
+    assert part.read_bytes() == before
+    assert not list(tmp_path.rglob("*.html"))
+    assert main(arguments(tmp_path, command, "--html", "-")) == 2
+    assert "needs the name of a file" in capsys.readouterr().err
+
+
+def test_links_that_lead_in_circles_are_no_place(tmp_path, capsys):
+    (tmp_path / "r.html").symlink_to(tmp_path / "r.html")
+    assert main(arguments(tmp_path, "summary", "--html", str(tmp_path / "r.html"))) == 1
+    assert "Cannot write the report" in capsys.readouterr().err
 
 
 def test_needs_a_real_check(tmp_path, capsys):

@@ -38,17 +38,17 @@ _KIND_NAMES = {"run": "run", "model": "model", "model_version": "model version"}
 
 def with_html(command: Command) -> Command:
     """A decorator: the option that asks for a page, as `html`."""
+    how = "Also write a report to look at: one HTML file that needs no network."
+    return click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help=how)(command)
 
-    def checked(_context: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
-        if value is None:
-            return None
+
+def _check_html(html: Path | None, place: PlaceOptions) -> None:
+    """Before anything else is done; see `page.check_target`."""
+    if html is not None:
         from neptune_exporter.report.page import check_target
 
-        check_target(Path(value))
-        return Path(value)
-
-    how = "Also write a report to look at: one HTML file that needs no network."
-    return click.option("--html", metavar="FILE", callback=checked, help=how)(command)
+        folders = (place.data_path, place.files_path)
+        check_target(html, [Path(folder) for folder in folders if "://" not in folder])
 
 
 @click.command()
@@ -65,6 +65,7 @@ def summary(projects: tuple[str, ...], html: Path | None, place: PlaceOptions, c
     """
     from neptune_exporter.summary import summary as summarize
 
+    _check_html(html, place)
     with logging_to(common):
         selection = Selection(projects=listed(projects))
         found = summarize(place.staging, selection, footers=html is not None, progress=common.progress())
@@ -176,6 +177,8 @@ def verify(
     selection = make_selection(selected, run_ids=run_ids)
     if html is not None and common.dry_run:
         raise click.UsageError("--html shows what was found, and --dry-run finds nothing: leave out one of them.")
+    place = _place_of_models(place) if models else place
+    _check_html(html, place)
     from neptune_exporter.loaders.loader import LoadOptions
     from neptune_exporter.verify.check import Depth, Source, Target, verify
     from neptune_exporter.verify.finding import exit_code
@@ -183,7 +186,6 @@ def verify(
     source = Source(exporter, exporter_options) if exporter is not None else None
     target = Target(loader, loader_options, LoadOptions(name_prefix, models=models)) if loader is not None else None
     depth = Depth(selection, read_data, write_manifests, source, target, models=models)
-    place = _place_of_models(place) if models else place
     checked: list[Checked] = []
     with logging_to(common):
         for one in verify(

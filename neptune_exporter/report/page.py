@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from neptune_exporter import __version__
-from neptune_exporter.errors import StagingError
+from neptune_exporter.errors import StagingError, UsageError
 
 ROWS = 5000  # in one list of the page; what is more is counted
 LIST_BYTES = 3 << 20
@@ -52,27 +52,64 @@ def listed(rows: Iterable[tuple[Any, ...]], total: int) -> dict[str, Any]:
     return {"total": total, "rows": shown}
 
 
-def check_target(path: Path) -> None:
-    """Raises `StagingError` if no page can be written there: better now than after hours of work."""
-    if path.is_dir():
+def check_target(path: Path, folders: Iterable[Path] = ()) -> None:
+    """Whether a page can be written there: better known now than after hours of work.
+
+    Args:
+        path: as it was given.
+        folders: of the staging area, where a page has no place.
+
+    Raises:
+        UsageError: it lies in one of the folders, or stands for stdout.
+        StagingError: no file can be written there.
+    """
+    if str(path) == "-":
+        raise UsageError("--html needs the name of a file: on stdout is the result itself.", "For example: report.html")
+    try:
+        target = _target(path)
+    except (OSError, RuntimeError) as error:  # before Python 3.13, links that lead in circles are the latter
+        raise StagingError(f"Cannot write the report {path}: {getattr(error, 'strerror', error)}.", _HINT) from error
+    for folder in folders:
+        if target.is_relative_to(folder.resolve()):
+            raise UsageError(f"{path} lies in the staging area, in {folder}: a report has no place there.", _HINT)
+    if target.is_dir():
         raise StagingError(f"{path} is a folder, not a file.", _HINT)
-    if not path.parent.is_dir():
-        raise StagingError(f"There is no folder {path.parent} for the report.", f"Create it. {_HINT}")
-    if not os.access(path.parent, os.W_OK):
-        raise StagingError(f"Cannot write into the folder {path.parent}.", _HINT)
+    if not target.parent.is_dir():
+        raise StagingError(f"There is no folder {target.parent} for the report.", f"Create it. {_HINT}")
+    if _is_special(target):
+        if not os.access(target, os.W_OK):
+            raise StagingError(f"Cannot write to {path}.", _HINT)
+    elif not os.access(target.parent, os.W_OK):
+        raise StagingError(f"Cannot write into the folder {target.parent}.", _HINT)
+
+
+def _target(path: Path) -> Path:
+    """What is written to: where a link leads, unless what is there has no place in a folder, as a pipe of a process."""
+    target = path.resolve()
+    return path if path.exists() and not target.exists() else target
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is something that must not be replaced, as a device or a pipe."""
+    return path.exists() and not path.is_file()
 
 
 def write_page(path: Path, title: str, value: dict[str, Any]) -> None:
-    """Writes the page whole, or not at all. Raises `StagingError`."""
+    """Writes the page whole, or not at all; into a device or a pipe as it comes. Raises `StagingError`."""
     page = html(title, value).encode("ascii")
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
     try:
+        target = _target(path)
+        if _is_special(target):
+            with target.open("wb") as stream:
+                stream.write(page)
+            return
+        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
                 file.write(page)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
