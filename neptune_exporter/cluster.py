@@ -17,7 +17,6 @@ import pkgutil
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +27,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from neptune_exporter import __version__, free_space
 from neptune_exporter.assignment import Assignment, assigned, close_connections
-from neptune_exporter.errors import ExporterError, MissingExtraError, TargetError, UsageError
+from neptune_exporter.errors import ExporterError, MissingExtraError, TargetError
+from neptune_exporter.scheduler import connected
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,7 +98,7 @@ def open_cluster(address: str, folders: Sequence[Path]) -> Iterator[Executor]:
         address: of the scheduler.
         folders: absolute, existing; every worker must see them.
     """
-    client = _connected(address)
+    client = connected(address, CONNECT_SECONDS)
     logger = logging.getLogger("distributed")
     level, logger.level = logger.level, logging.CRITICAL  # what ends is said by us, in one line
     with ExitStack() as stack:
@@ -113,25 +113,6 @@ def open_cluster(address: str, folders: Sequence[Path]) -> Iterator[Executor]:
                 executor.shutdown(wait=False)
                 raise
             executor.shutdown(wait=True)
-
-
-def _connected(address: str) -> Any:
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtraError("dask", "distributed") from None
-    if not address:  # Dask would start a cluster of its own
-        raise UsageError("dask: needs the address of a scheduler.", "For example: --executor dask:tcp://host:8786")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
-            return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except ValueError as error:
-        raise UsageError(f"{address!r} is not the address of a Dask scheduler: {error}.") from None
-    except OSError as error:
-        raise TargetError(
-            f"No Dask scheduler answers at {address}: {error}.", "Start one with: dask scheduler"
-        ) from None
 
 
 class ClusterExecutor(Executor):
@@ -284,6 +265,11 @@ class _Remote:
             except MissingExtraError as error:
                 message = f"On the worker {_own_address()} a package is missing: {error.message}"
                 raise ClusterError(message, error.hint) from None
+            except ExporterError as error:
+                if error.fatal and not isinstance(error, ClusterError):  # what it lacks, this machine may have
+                    error.message = f"On the worker {_own_address()}: {error.message}"
+                    error.args = (error.message, error.hint)
+                raise
             finally:
                 if given.again:
                     close_connections(self.command, self.key)

@@ -20,6 +20,7 @@ IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
 CORE = {
     "assignment",
     "cluster",
+    "scheduler",
     "free_space",
     "pace",
     "printable",

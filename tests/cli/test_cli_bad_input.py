@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 
 import areas
 import pytest
@@ -143,11 +146,53 @@ def test_wrong_usage(call, arguments, message):
         (["--workers", "-1"], "--workers must be at least 1"),
         (["--executor", "nonsense"], "Unknown executor 'nonsense'"),
         (["--executor", "dask:"], "needs the address"),
+        (["--executor", "dask:foo"], "'foo' is not the address of a Dask scheduler: it needs a host and a port"),
+        (["--executor", "dask:tcp://127.0.0.1"], "it needs a host and a port"),
+        (["--executor", "dask:tcp://host:99999"], "it needs a host and a port"),
+        (["--executor", "dask:http://127.0.0.1:1"], "it begins with none of tcp, tls"),
+        (["--executor", "dask:tcp://me:hidden@host:1"], "'tcp://***@host:1' holds a user name or password"),
+        (["--executor", "dask:me:hidden@host:1"], "'***@host:1' holds a user name or password"),
+        (["--executor", "dask:tls://127.0.0.1:1"], "needs certificates, and Dask's configuration names none"),
     ],
-    ids=["workers", "executor", "dask"],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_wrong_ways_to_work(call, area, places, more, message):
     told(call("verify", *places(area), *more), USAGE, message)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [(b"", "says nothing for 0.5 s"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Dask scheduler")],
+    ids=["nothing", "http"],
+)
+def test_a_server_that_is_not_dask(call, area, places, monkeypatch, answers, said):
+    """It is not waited for without end, and no half-made client of Dask's complains when it is collected."""
+    monkeypatch.setattr("neptune_exporter.cluster.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        accepted: list[socket.socket] = []
+
+        def answer():
+            connection, _ = listening.accept()
+            accepted.append(connection)
+            connection.sendall(answers)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        result = call("verify", *places(area), "--executor", f"dask:{address}")
+        thread.join(20)
+        for connection in accepted:
+            connection.close()
+    gc.collect()
+    told(result, ERROR, f"What answers at {address} is no Dask scheduler", "dask scheduler")
+    assert said in result.err
+
+
+def test_no_dask_scheduler_at_all(call, area, places, monkeypatch):
+    monkeypatch.setattr("neptune_exporter.cluster.CONNECT_SECONDS", 0.5)
+    result = call("verify", *places(area), "--executor", "dask:tcp://127.0.0.1:1")
+    told(result, ERROR, "No Dask scheduler answers at tcp://127.0.0.1:1", "dask scheduler")
+    gc.collect()
 
 
 def test_a_multiplier_that_rounds_steps_is_refused_before_anything_is_sent(call, sample, places):

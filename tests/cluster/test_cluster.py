@@ -49,7 +49,7 @@ def test_both_workers_had_a_part(two_workers, source, area):
     assert source.server.counts()["token"] == 3  # this process, which lists, and each worker once
 
 
-def test_secrets_show_nowhere(two_workers, source, area, monkeypatch):
+def test_secrets_show_nowhere(two_workers, source, area, monkeypatch, capsys):
     """Also not where a task fails, which Dask logs with its arguments."""
     token = source.server.api_token
     source.server.revoke()
@@ -57,7 +57,9 @@ def test_secrets_show_nowhere(two_workers, source, area, monkeypatch):
     assert main(run) == 1
     source.server._revoked = False
     monkeypatch.setattr("neptune_exporter.export._listed", _listed_then_revoked(source.server))
+    assert "On the worker" not in capsys.readouterr().err  # it was this machine that was refused
     assert main(run) == 1
+    one_line(capsys, r"^Error: On the worker tcp://127\.0\.0\.1:\d+: ")
     log = two_workers.log()
     assert "AccessError" in log  # the workers failed, and Dask has said so
     assert token not in log
