@@ -8,6 +8,7 @@ halved when the server says that it has too many (429), and grows again by one f
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,15 @@ from neptune_exporter.errors import UsageError
 _GROWTH = 1.0  # requests more at a time, after as many answers as are under way
 
 
+def check_rate(per_second: float) -> None:
+    """Raises `UsageError` unless a rate is a positive number, or 0 for no limit."""
+    if not (per_second == 0 or 0 < per_second < math.inf):  # nan is neither
+        raise UsageError(
+            f"--max-requests-per-second must be a positive number, or 0 for no limit: not {per_second:g}.",
+            "For example: --max-requests-per-second 20",
+        )
+
+
 class Pace:
     """What the threads of a process may ask of one server together.
 
@@ -27,12 +37,11 @@ class Pace:
         clock: seconds.
 
     Raises:
-        UsageError: the rate is negative.
+        UsageError: the rate is none; see `check_rate`.
     """
 
     def __init__(self, per_second: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        if per_second < 0:
-            raise UsageError("--max-requests-per-second must not be negative.", "0 means no limit.")
+        check_rate(per_second)
         self._interval = processes() / per_second if per_second else 0.0
         self._clock = clock
         self._changed = threading.Condition()

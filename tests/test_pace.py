@@ -233,6 +233,23 @@ def test_a_complaint_is_learned_from_and_passed_on():
     assert patience.pace.limit == 1
 
 
-def test_a_negative_rate_is_refused():
-    with pytest.raises(UsageError, match="negative"):
-        Pace(-1)
+@pytest.mark.parametrize("rate", ["-1", "nan", "inf", "-inf", "1e999"])
+def test_what_is_no_rate_is_refused(rate, tmp_path, capsys):
+    """Also where no server is asked, and before anything is."""
+    stage(tmp_path, "run", floats(RunRef(AREA, "run"), "loss", [1.0, 2.0]))
+    with pytest.raises(UsageError, match="must be a positive number"):
+        Pace(float(rate))
+    places = ["-d", str(tmp_path / "data"), "-f", str(tmp_path / "files"), "--max-requests-per-second", rate]
+    for command in (
+        ["load", "--mlflow-tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"],
+        ["load", "--loader", "wandb", "--wandb-mode", "offline", "--wandb-dir", str(tmp_path)],
+        ["load", "--loader", "pluto"],
+        ["load-models"],
+        ["export", "-p", PROJECT],
+        ["export", "-p", PROJECT, "--exporter", "neptune2"],
+        ["export-models", "-p", PROJECT],
+        ["verify", "--exporter", "neptune3"],
+    ):
+        assert main([*command, *places]) == 2, command
+        assert "--max-requests-per-second must be a positive number" in capsys.readouterr().err
+    assert not (tmp_path / "mlflow.db").exists()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from neptune_exporter.pace import check_rate
 from neptune_exporter.plugins import option
 
 
@@ -28,6 +29,9 @@ class ServerOptions:
         file_size_limit: no files of more than so many megabytes (MB); 0 for no limit.
         retry_timeout: seconds that a server which does not answer is tried again.
         max_requests_per_second: of all workers of the command together; 0 for no limit.
+
+    Raises:
+        UsageError: that is no rate.
     """
 
     api_token: str = option(
@@ -52,5 +56,11 @@ class ServerOptions:
         120, "Seconds that a server which does not answer is tried again.", metavar="SECONDS", flag="--retry-timeout"
     )
     max_requests_per_second: float = option(
-        0.0, "Requests a second at most, of all workers together.", metavar="N", flag="--max-requests-per-second"
+        0.0,
+        "Requests a second at most, of all workers together; 0 for no limit.",
+        metavar="N",
+        flag="--max-requests-per-second",
     )
+
+    def __post_init__(self) -> None:
+        check_rate(self.max_requests_per_second)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 from neptune_exporter.errors import Problem
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import RunInfo, RunRef
+from neptune_exporter.pace import check_rate
 from neptune_exporter.pipeline import Sink
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class LoadOptions:
         attach_all: attach every row as Parquet, not only those that the target does not hold exactly.
         models: models and model versions are loaded, apart from runs.
         max_requests_per_second: of all workers of the command together; 0 for no limit.
+
+    Raises:
+        UsageError: that is no rate.
     """
 
     name_prefix: str = ""
@@ -60,6 +64,10 @@ class LoadOptions:
     attach_all: bool = False
     models: bool = False
     max_requests_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Whether the target is a server or not: what is no rate is a slip.
+        check_rate(self.max_requests_per_second)
 
     def place(self, project_id: str) -> str:
         """What a project is called in the target, before the prefix: its models have a place of their own."""
