@@ -37,7 +37,7 @@ def trust(bundle: str = "") -> None:
         os.environ.setdefault(_FOLDER, chosen)
     elif chosen:
         for name in _FILES:
-            os.environ.setdefault(name, chosen)
+            os.environ[name] = os.environ.get(name) or chosen
 
 
 def is_untrusted(error: BaseException) -> bool:

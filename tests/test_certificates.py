@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 from areas import PROJECT, floats, stage
 from commands import neptune_exporter
 from servers import http, mlflow_server, neptune2, neptune3, pluto, wandb
+from servers.s3 import S3Server
 
 from neptune_exporter.certificates import trust
 from neptune_exporter.cli.main import main
@@ -181,6 +183,41 @@ def test_mlflow(certificate, tmp_path):
         for step in ("load", "verify"):
             done = neptune_exporter(step, *trusting)
             assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"])
+def test_s3(certificate, tmp_path, monkeypatch, capsys, name):
+    """For commands that ask nobody else, too; without one of the variables, it takes the option."""
+    import werkzeug.serving
+
+    from neptune_exporter.storage.objects.store import forget_connections
+
+    chain, key = (str(path) for path in certificate)
+    secured = functools.partial(werkzeug.serving.make_server, ssl_context=(chain, key))
+    monkeypatch.setattr(werkzeug.serving, "make_server", secured)
+    server = S3Server()
+    try:
+        os.environ.update(server.variables())
+        os.environ["AWS_ENDPOINT_URL"] = url = server.address.replace("http://", "https://")
+        where = ["--data-path", "s3://bucket/d", "--files-path", "s3://bucket/f", "--no-progress"]
+        for command in ("summary", "verify"):
+            if not name:
+                forget_connections()
+                assert main([command, *where]) == 1
+                assert f"The certificate of {url} is not trusted." in (said := capsys.readouterr().err)
+                assert "--ca-bundle" in said
+                assert not server.log
+            else:
+                os.environ[name] = chain
+            forget_connections()
+            assert main([command, *where, *([] if name else ["--ca-bundle", chain])]) == 1
+            assert "There is no bucket" in capsys.readouterr().err
+            for variable in VARIABLES:
+                os.environ.pop(variable, None)
+            server.log.clear()
+    finally:
+        forget_connections()
+        server.close()
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def how_to_load(what: str, names: str) -> Callable[[Command], Command]:
                     type=float,
                     default=0.0,
                     metavar="N",
-                    help="Requests a second at most, of all workers together, to MLflow's or Pluto's server; 0: no limit.",
+                    help="Requests a second at most, of all workers together, to MLflow's or Pluto's server; "
+                    "0: no limit.",
                 ),
             ]
         ):

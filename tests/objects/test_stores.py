@@ -214,6 +214,36 @@ def test_what_is_no_address_or_no_bucket(bucket):
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_MAX_ATTEMPTS", "abc"), ("AWS_MAX_ATTEMPTS", "0"), ("AWS_MAX_ATTEMPTS", "-1"), ("AWS_RETRY_MODE", "foo")],
+)
+@pytest.mark.parametrize("command", ["summary", "verify"])
+def test_settings_of_aws_that_mean_nothing(bucket, call, monkeypatch, name, value, command):
+    monkeypatch.setenv(name, value)
+    result = call(command, *bucket.places)
+    assert result.code == 2
+    assert result.err.count("Error:") == 1
+    assert f"{name} is {value!r}" in result.err
+    assert "Hint: Correct or unset it." in result.err
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://me:hidden@{}/x", "s3:/{}/x", "s3://{}/x/../y", "s3://{}/.."], ids=lambda address: address
+)
+@pytest.mark.parametrize("option", ["--data-path", "--files-path"])
+def test_addresses_that_mean_nothing_are_refused_before_anything_is_done(bucket, call, tmp_path, address, option):
+    where = {"--data-path": bucket.data, "--files-path": bucket.files, option: address.format(bucket.name)}
+    before = len(bucket.server.log)
+    for command in (["summary"], ["verify"], ["export", "--exporter", "offline"], ["load"]):
+        result = call(*command, *(part for pair in where.items() for part in pair))
+        assert result.code == 2, result
+        assert result.err.count("Error:") == 1
+        assert "hidden" not in result.err
+    assert len(bucket.server.log) == before
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_store_that_replaces_what_it_must_not_is_refused(bucket, monkeypatch):
     """Some servers do not know If-None-Match and say nothing of it."""
     area = Staging(parse_place(bucket.data), parse_place(bucket.files))
@@ -233,7 +263,10 @@ def test_addresses():
     assert split_address("s3a://bucket") == ("s3", "bucket", "")
     assert split_address("gcs://bucket/x") == ("gs", "bucket", "x")
     assert split_address("abfss://c@account.dfs.core.windows.net/x")[:2] == ("abfs", "c@account.dfs.core.windows.net")
-    for wrong in ("ftp://host/x", "s3:///x"):
+    assert split_address("./s3:/bucket") is None
+    assert split_address("s3://bucket/a..b/.c") == ("s3", "bucket", "a..b/.c")
+    wrongs = ("s3:/bucket/x", "S3:bucket/x", "gs:bucket", "s3://bucket/a/../x", "s3://bucket/./x", "s3://bucket/..")
+    for wrong in ("ftp://host/x", "s3:///x", *wrongs, "s3://localhost:9000/bucket"):
         with pytest.raises(UsageError):
             split_address(wrong)
     with pytest.raises(UsageError, match="of different kinds"):

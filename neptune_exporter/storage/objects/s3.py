@@ -18,6 +18,7 @@ from typing import Any
 
 import stamina
 
+from neptune_exporter.certificates import refuse_untrusted
 from neptune_exporter.errors import MissingExtraError, StagingError, StoreAccessError, UsageError
 from neptune_exporter.s3_answers import Answer, answer_of, meaning_of
 from neptune_exporter.storage.objects.store import CHUNK_BYTES, OnBytes
@@ -25,11 +26,18 @@ from neptune_exporter.storage.objects.store import CHUNK_BYTES, OnBytes
 PART_BYTES = 16 << 20
 KEYS_PER_DELETE = 1000
 ATTEMPTS = 8
+_RETRY_MODES = ("standard", "adaptive", "legacy")
 _CREDENTIALS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
 _PERMISSIONS = (
     "It takes s3:ListBucket, s3:GetObject, and to write s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload."
 )
 _AGAIN = "Run the same command again: what is finished is kept."
+
+
+class SettingsError(UsageError):
+    """What the environment or the options say of S3 means nothing: the command ends, not only a run."""
+
+    fatal = True
 
 
 class S3Store:
@@ -38,6 +46,10 @@ class S3Store:
     Args:
         bucket: its name.
         endpoint: the server, "" for what AWS_ENDPOINT_URL or the AWS configuration says.
+
+    Raises:
+        MissingExtraError: boto3 is not installed.
+        SettingsError: the endpoint is none, or AWS_MAX_ATTEMPTS or AWS_RETRY_MODE mean nothing.
     """
 
     def __init__(self, bucket: str, endpoint: str = "") -> None:
@@ -50,11 +62,10 @@ class S3Store:
         self._lock = threading.Lock()
         self.requests: dict[str, int] = Counter()
         custom = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        attempts = int(os.environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
         config = Config(
             connect_timeout=10,
             read_timeout=60,
-            retries={"total_max_attempts": attempts, "mode": os.environ.get("AWS_RETRY_MODE") or "standard"},
+            retries=_retries(),
             max_pool_connections=64,
             # Servers other than Amazon's seldom have a host name for each bucket.
             s3={"addressing_style": "path"} if custom else {},
@@ -64,7 +75,7 @@ class S3Store:
             with self._explained("", "connect to"):
                 self._client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
         except ValueError as error:
-            raise UsageError(f"{error}.", "An endpoint looks like https://minio.example:9000") from None
+            raise SettingsError(f"{error}.", "An endpoint looks like https://minio.example:9000") from None
         self._client.meta.events.register("before-send.s3", self._count)
 
     def _count(self, event_name: str, **_: Any) -> None:
@@ -195,6 +206,7 @@ class S3Store:
         try:
             yield
         except (Boto3Error, BotoCoreError, ClientError) as error:
+            refuse_untrusted(error, self._where, StoreAccessError)
             raise self._error(answer_of(error), key, doing) from error
 
     def _error(self, answer: Answer, key: str, doing: str) -> Exception:
@@ -221,6 +233,17 @@ class S3Store:
                 f"Is the endpoint right, and up? {_AGAIN}",
             )
         return StagingError(f"Cannot {doing} {place}: S3 answered {answer.text}".rstrip(".") + ".", _AGAIN)
+
+
+def _retries() -> dict[str, Any]:
+    """How often what fails is tried again: as the variables of the AWS tools say. Raises `SettingsError`."""
+    attempts = os.environ.get("AWS_MAX_ATTEMPTS") or str(ATTEMPTS)
+    if not (attempts.isascii() and attempts.isdigit() and int(attempts)):
+        raise SettingsError(f"AWS_MAX_ATTEMPTS is {attempts!r}, not a positive whole number.", "Correct or unset it.")
+    mode = os.environ.get("AWS_RETRY_MODE") or "standard"
+    if mode not in _RETRY_MODES:
+        raise SettingsError(f"AWS_RETRY_MODE is {mode!r}, not {' or '.join(_RETRY_MODES)}.", "Correct or unset it.")
+    return {"total_max_attempts": int(attempts), "mode": mode}
 
 
 class _ThereAlreadyError(StagingError):

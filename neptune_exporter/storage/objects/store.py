@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from neptune_exporter.errors import UsageError
+from neptune_exporter.secrets import without_credentials
 
 SCHEMES = ("s3", "gs", "abfs")
 _ALSO = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
@@ -75,6 +76,12 @@ def split_address(address: str) -> tuple[str, str, str] | None:
     """
     scheme, separator, rest = address.partition("://")
     if not separator:
+        begun, colon, rest = address.partition(":")
+        if colon and begun.lower() in (*SCHEMES, *_ALSO):
+            raise UsageError(
+                f"{address} is not an address: two slashes are missing.",
+                f"Write {begun.lower()}://BUCKET/PREFIX, or ./{begun}:… if a folder of that name is meant.",
+            )
         return None
     scheme = _ALSO.get(scheme.lower(), scheme.lower())
     bucket, _, key = rest.partition("/")
@@ -84,6 +91,15 @@ def split_address(address: str) -> tuple[str, str, str] | None:
         )
     if not bucket:
         raise UsageError(f"{address} names no bucket.", f"Write {scheme}://BUCKET/PREFIX.")
+    if ":" in bucket or ("@" in bucket and scheme != "abfs"):  # abfs has its account there
+        raise UsageError(
+            f"{without_credentials(address)} names more than a bucket.",
+            f"Write {scheme}://BUCKET/PREFIX: user names, passwords and servers have other places, see docs/cli.md.",
+        )
+    if {".", ".."} & set(key.split("/")):
+        raise UsageError(
+            f"{address} goes up or stays with '..' or '.', which means nothing in a bucket.", "Leave it out."
+        )
     return scheme, bucket, key.strip("/")
 
 
