@@ -192,6 +192,8 @@ def test_says_what_the_json_says(tmp_path, capsys):
         assert page["total"][figure] == page["projects"][0][figure] == said[figure], figure
     assert sum(said["bytes"].values()) == said["part_bytes"] + said["file_bytes"]
     assert said["bytes"]["files"] == 5
+    assert main(arguments(tmp_path, "summary", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["projects"] == [said]  # whether there is a page or not
     assert page["problems"] == {"total": 1, "rows": [[0, "permanent", "RUN-1", "y", "x", 7]]}
     assert [row[1:5] for row in page["forks"]["rows"]] == [["RUN-1", 0, None, True], ["RUN-2", 1, None, True]]
 

@@ -15,6 +15,7 @@ from neptune_exporter.errors import ExporterError, StagingError
 from neptune_exporter.printable import json_text, printable
 
 if TYPE_CHECKING:
+    from neptune_exporter.model import RunRef
     from neptune_exporter.pipeline import Outcome, Report
 
 SHOWN_PROBLEMS = 20
@@ -85,15 +86,20 @@ def report_json(report: Report) -> dict[str, Any]:
                 "rows": outcome.rows,
                 "problems": [problem.to_json() for problem in outcome.problems],
             }
-            for outcome in report.outcomes
+            for outcome in sorted(report.outcomes, key=lambda outcome: order(outcome.ref))
         ],
     }
+
+
+def order(ref: RunRef | None) -> tuple[str, str, str]:
+    """By what runs are sorted where they are listed: not by which of them was done first; no run comes first."""
+    return (ref.project_id, ref.kind, ref.run_id) if ref is not None else ("", "", "")
 
 
 def write_problems(path: str, report: Report) -> None:
     """Every error and problem of a report as a JSON object a line. Raises `StagingError` if that cannot be written."""
     lines: list[dict[str, Any]] = [{"message": error.message, "hint": error.hint} for error in report.errors]
-    for outcome in report.outcomes:
+    for outcome in sorted(report.outcomes, key=lambda outcome: order(outcome.ref)):
         run = {"project": outcome.ref.project_id, "run": outcome.ref.run_id, "kind_of_run": outcome.ref.kind}
         if outcome.status == "failed":
             lines.append({**run, "message": outcome.reason})

@@ -61,14 +61,15 @@ def _check_html(html: Path | None, place: PlaceOptions) -> None:
 def summary(projects: tuple[str, ...], html: Path | None, place: PlaceOptions, common: CommonOptions) -> int:
     """Show what a staging area holds.
 
-    Reads manifests; of runs that another tool has exported it counts the rows.
+    Reads manifests; of runs that another tool has exported it counts the rows. With --json or --html it also reads the
+    footers of all parts, to say what their bytes are.
     """
     from neptune_exporter.summary import summary as summarize
 
     _check_html(html, place)
     with logging_to(common):
         selection = Selection(projects=listed(projects))
-        found = summarize(place.staging, selection, footers=html is not None, progress=common.progress())
+        found = summarize(place.staging, selection, footers=html is not None or common.json, progress=common.progress())
     if html is not None:
         from neptune_exporter.report.found import of_summary
 
@@ -234,6 +235,7 @@ def _print_findings(findings: Iterable[Finding]) -> None:
 
 
 def _verify_json(checked: list[Checked], code: int) -> dict[str, Any]:
+    checked = sorted(checked, key=lambda one: console.order(one.ref))  # two verifications can be compared
     return {
         "exit_code": code,
         "runs": [

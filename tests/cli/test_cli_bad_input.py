@@ -18,8 +18,12 @@ import areas
 import pytest
 from areas import PROJECT, row, stage, text
 
+from neptune_exporter.cli import console
+from neptune_exporter.errors import Problem
 from neptune_exporter.model import RunRef
+from neptune_exporter.pipeline import Outcome, Report
 from neptune_exporter.storage import disk
+from neptune_exporter.verify import check
 
 ONE = RunRef(PROJECT, "RUN-1")
 USAGE, ERROR, INCOMPLETE, DIFFERENT = 2, 1, 3, 4
@@ -320,6 +324,23 @@ def test_json_is_all_that_is_on_stdout(call, sample, places):
         assert result.code == 0, arguments
         assert json.loads(result.out)["exit_code"] == 0
         assert result.err == ""
+
+
+def test_json_lists_runs_in_the_same_order_whichever_was_done_first():
+    refs = [RunRef(project, run, kind) for project in "ab" for kind in ("model", "run") for run in ("1", "10", "2")]
+    report = Report([Outcome(ref, "done") for ref in reversed(refs)])
+    listed = [(run["project"], run["kind"], run["run"]) for run in console.report_json(report)["runs"]]
+    assert listed == [(ref.project_id, ref.kind, ref.run_id) for ref in refs]
+
+
+def test_verify_lists_runs_in_the_same_order_whichever_was_done_first(call, area, places, monkeypatch):
+    for number in (3, 2):
+        stage(area, f"RUN-{number}", text(RunRef(PROJECT, f"RUN-{number}"), "a", "b"), problems=[Problem("lost", "x")])
+    real = check.verify
+    monkeypatch.setattr(check, "verify", lambda *how, **more: reversed(list(real(*how, **more))))
+    said = json.loads(call("verify", *places(area), "--json").out)
+    assert [run["run"] for run in said["runs"]] == ["RUN-1", "RUN-2", "RUN-3"]
+    assert [finding["run"] for finding in said["findings"]] == ["RUN-2", "RUN-3"]
 
 
 def test_the_log_goes_to_stderr_and_to_the_log_file(call, area, places):
