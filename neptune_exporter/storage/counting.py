@@ -28,8 +28,9 @@ from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.footer import RowGroup
 from neptune_exporter.storage.identity import info_from_values, names_the_run, sys_values
 from neptune_exporter.storage.manifest import Totals
-from neptune_exporter.storage.parquet import READ_ROWS, UNREADABLE, damaged, open_part, row_groups, without_placeholders
+from neptune_exporter.storage.parquet import UNREADABLE, damaged, open_part, row_groups, without_placeholders
 from neptune_exporter.storage.place import Place
+from neptune_exporter.storage.portions import bounded_batches
 from neptune_exporter.storage.run import StagedRun, file_rows
 
 _KEYS = ["attribute_path", "attribute_type", "step", "timestamp"]
@@ -91,13 +92,13 @@ class Counted:
                 whole = _has_no_placeholders(about)
                 columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
                 names_it = False
-                for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=columns):
+                for batch in bounded_batches(part, path, columns, [group]):
                     rows = normalize(batch)
                     rows.validate(full=True)  # no checksum says that texts are texts
                     rows = rows if whole else without_placeholders(rows)
                     names_it = names_it or names_the_run(rows)
                     self._count(rows)
-                for batch in part.iter_batches(READ_ROWS, row_groups=[group], columns=_IDENTITY) if names_it else ():
+                for batch in bounded_batches(part, path, _IDENTITY, [group]) if names_it else ():
                     rows = normalize(batch)
                     rows.validate(full=True)
                     self._identity.update(sys_values(rows))

@@ -15,15 +15,27 @@ from typing import Any, BinaryIO
 
 MAGIC = b"PAR1"
 _DEEPEST = 32
+_BYTE_ARRAY = 6
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnChunk:
-    """One column of a row group: its bytes on disk, and how many nulls it has, None where that is not said."""
+    """One column of a row group.
+
+    Attributes:
+        bytes: its bytes on disk.
+        nulls: how many nulls it has, None where that is not said.
+        text: whether it holds texts.
+        uncompressed: its bytes as it was encoded.
+        decoded: the most bytes that its values can take in memory.
+    """
 
     bytes: int
     nulls: int | None
+    text: bool
+    uncompressed: int
+    decoded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +66,18 @@ def _row_group(group: Mapping[int, Any]) -> RowGroup:
         about = chunk[3]
         path = ".".join(name.decode("utf-8") for name in about[3])
         nulls = about.get(12, {}).get(3)
-        columns[path] = ColumnChunk(_count(about[7]), None if nulls is None else _count(nulls))
+        nulls = None if nulls is None else _count(nulls)
+        text, uncompressed = about[1] == _BYTE_ARRAY, _count(about[6])
+        columns[path] = ColumnChunk(_count(about[7]), nulls, text, uncompressed, _decoded(about, nulls or 0))
     return RowGroup(_count(group[3]), columns)
+
+
+def _decoded(about: Mapping[int, Any], nulls: int) -> int:
+    present = max(_count(about[5]) - nulls, 0)
+    if about[1] != _BYTE_ARRAY:
+        return 8 * present
+    said = about.get(16, {}).get(1)  # newer writers say how long all texts are
+    return _count(about[6]) * present if said is None else _count(said)
 
 
 def _count(value: Any) -> int:

@@ -23,11 +23,11 @@ from neptune_exporter.storage.footer import RowGroup, read_footer
 from neptune_exporter.storage.manifest import FileEntry
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.place import Place
+from neptune_exporter.storage.portions import bounded_batches
 
 PART_BYTES = 50 << 20
 GROUP_ROWS = 1_000_000
 GROUP_BYTES = 128 << 20
-READ_ROWS = 65_536
 # What Arrow raises of bytes that are no Parquet any more; a text that is not UTF-8 is a ValueError.
 UNREADABLE = (OSError, pa.ArrowException, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError)
 
@@ -238,7 +238,7 @@ def part_batches(part: pq.ParquetFile, path: Place, *, vouched: bool = False) ->
         vouched: whether a checksum says that it is what was written; else texts may be no texts.
     """
     try:
-        for batch in part.iter_batches(READ_ROWS, columns=SCHEMA.names):
+        for batch in bounded_batches(part, path, SCHEMA.names):
             rows = normalize(batch)
             if not vouched:
                 rows.validate(full=True)
