@@ -268,7 +268,8 @@ class _Tally:
         else:
             counted = Counted(run)
             info, totals = counted.info, counted.totals
-            file_sizes, problems = _file_sizes(run, counted)
+            file_sizes, missing = _file_sizes(run, counted)
+            problems = (*missing, *counted.problems)
         if info.parent is not None:
             step = None if info.fork_step is None else f"{info.fork_step.normalize():f}"
             self._parents[run.ref.run_id] = info.parent.run_id, step

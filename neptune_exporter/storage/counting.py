@@ -8,6 +8,7 @@ its values are not read.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 from neptune_exporter.fingerprint import Attribute
 from neptune_exporter.model import (
     NO_VALUE,
+    VALUE_COLUMN,
     VALUE_COLUMNS,
     Int64s,
     RunInfo,
@@ -28,6 +30,7 @@ from neptune_exporter.storage.folders import with_members
 from neptune_exporter.storage.footer import RowGroup
 from neptune_exporter.storage.identity import info_from_values, names_the_run, sys_values
 from neptune_exporter.storage.manifest import Totals
+from neptune_exporter.storage.misplaced import Misplaced
 from neptune_exporter.storage.parquet import UNREADABLE, damaged, open_part, row_groups, without_placeholders
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.portions import bounded_batches
@@ -55,6 +58,7 @@ class Counted:
     Attributes:
         info: the run's identity.
         files: the attribute of each file, by the file's path.
+        problems: the values that are not where their type says.
 
     Raises:
         DamagedDataError: a part is missing or cannot be read.
@@ -65,9 +69,11 @@ class Counted:
         self._range = Attribute("", "")
         self.files: dict[str, str] = {}
         self._reader = run.files
+        self._misplaced = Misplaced()
         self._identity: dict[str, Any] = {}
         for path in run.part_paths():
             self._count_part(path)
+        self.problems = self._misplaced.problems()
         self.info: RunInfo = info_from_values(run.ref, self._identity)
 
     @property
@@ -89,13 +95,13 @@ class Counted:
         part = open_part(path)
         try:
             for group, about in enumerate(row_groups(path)):
-                whole = _has_no_placeholders(about)
+                whole = _has_no_placeholders(about) and _are_in_place(part, path, group, about)
                 columns = [*_KEYS, "file_value"] if whole else [*_KEYS, *VALUE_COLUMNS]
                 names_it = False
                 for batch in bounded_batches(part, path, columns, [group]):
                     rows = normalize(batch)
                     rows.validate(full=True)  # no checksum says that texts are texts
-                    rows = rows if whole else without_placeholders(rows)
+                    rows = rows if whole else without_placeholders(rows, self._misplaced)
                     names_it = names_it or names_the_run(rows)
                     self._count(rows)
                 for batch in bounded_batches(part, path, _IDENTITY, [group]) if names_it else ():
@@ -130,6 +136,21 @@ def _has_no_placeholders(group: RowGroup) -> bool:
     chunks = [chunk for path, chunk in group.columns.items() if path in _ONE_LEAF]
     values = sum(group.rows - chunk.nulls for chunk in chunks if chunk.nulls is not None)
     return all(chunk.nulls is not None for chunk in chunks) and values == group.rows
+
+
+def _are_in_place(part: Any, path: Place, number: int, group: RowGroup) -> bool:
+    """Whether there are as many values in each column as rows of its types."""
+    expected: Counter[str] = Counter()
+    for batch in bounded_batches(part, path, ["attribute_type"], [number]):
+        types = batch.column(0).drop_null()
+        for kind, rows in zip(types.dictionary.to_pylist(), np.bincount(codes_of(types)).tolist(), strict=False):
+            if rows:
+                expected[VALUE_COLUMN.get(kind, "string_value")] += rows
+    return all(
+        expected[name.split(".", 1)[0]] == group.rows - (chunk.nulls or 0)
+        for name, chunk in group.columns.items()
+        if name in _ONE_LEAF
+    )
 
 
 def _bounds(values: Int64s) -> tuple[int | None, int | None]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from neptune_exporter.model import BATCH_SCHEMA, NAME_COLUMNS, SCHEMA, VALUE_COL
 from neptune_exporter.storage import disk
 from neptune_exporter.storage.footer import RowGroup, read_footer
 from neptune_exporter.storage.manifest import FileEntry
+from neptune_exporter.storage.misplaced import Misplaced
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.portions import bounded_batches
@@ -180,7 +182,7 @@ def open_part(path: Place) -> pq.ParquetFile:
         else:
             # What is buffered ahead is kept until the file is closed: the whole part.
             part = pq.ParquetFile(path, read_dictionary=list(NAME_COLUMNS), pre_buffer=False)
-        found = set(part.schema_arrow.names)
+        found = Counter(part.schema_arrow.names)
     except KeyError as error:  # a name column is missing
         name = error.args[0]
         raise _not_a_part(path, name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)) from error
@@ -189,6 +191,11 @@ def open_part(path: Place) -> pq.ParquetFile:
     for name in SCHEMA.names:
         if name not in found:
             raise _not_a_part(path, name)
+        if found[name] > 1:  # nobody can say which one counts
+            raise DamagedDataError(
+                f"{path} is not a part of a Neptune export: it has {found[name]} columns {name}.",
+                "Restore it from a backup, or export the run again.",
+            )
     return part
 
 
@@ -229,13 +236,16 @@ def _not_a_part(path: Place, column: str) -> DamagedDataError:
     )
 
 
-def part_batches(part: pq.ParquetFile, path: Place, *, vouched: bool = False) -> Iterator[pa.RecordBatch]:
+def part_batches(
+    part: pq.ParquetFile, path: Place, *, vouched: bool = False, misplaced: Misplaced | None = None
+) -> Iterator[pa.RecordBatch]:
     """The rows of an open part, in file order, rows without a value left out. Raises like `open_part`.
 
     Args:
         part: the part.
         path: where it lies.
         vouched: whether a checksum says that it is what was written; else texts may be no texts.
+        misplaced: is told of rows that are left out although they hold something.
     """
     try:
         for batch in bounded_batches(part, path, SCHEMA.names):
@@ -246,7 +256,7 @@ def part_batches(part: pq.ParquetFile, path: Place, *, vouched: bool = False) ->
                 raise DamagedDataError(
                     f"{path} holds rows without a name or a type.", "Restore it from a backup, or export the run again."
                 )
-            yield without_placeholders(rows)
+            yield without_placeholders(rows, misplaced)
     except UNREADABLE as error:
         raise damaged(path, error) from error
 
@@ -261,8 +271,8 @@ def damaged(path: Place, error: Exception) -> DamagedDataError:
     )
 
 
-def without_placeholders(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Drops the rows whose value is null: they carry nothing."""
+def without_placeholders(batch: pa.RecordBatch, misplaced: Misplaced | None = None) -> pa.RecordBatch:
+    """Drops the rows whose value is null: they carry nothing, or not where their type says and are told of."""
     type_column = batch.column("attribute_type")
     types = type_column.dictionary.to_pylist()
     codes = np.asarray(type_column.indices)
@@ -276,7 +286,11 @@ def without_placeholders(batch: pa.RecordBatch) -> pa.RecordBatch:
         null_here = np.asarray(column.is_null()) & (codes == code)
         if null_here.any():
             keep = ~null_here if keep is None else keep & ~null_here
-    return batch if keep is None else batch.filter(pa.array(keep))
+    if keep is None:
+        return batch
+    if misplaced is not None:
+        misplaced.add(batch.filter(pa.array(~keep)))
+    return batch.filter(pa.array(keep))
 
 
 def write_index(path: Path, attributes: Sequence[Attribute]) -> None:

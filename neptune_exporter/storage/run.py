@@ -30,6 +30,7 @@ from neptune_exporter.storage.manifest import (
     SourceRecord,
     Totals,
 )
+from neptune_exporter.storage.misplaced import Misplaced
 from neptune_exporter.storage.parquet import open_part, part_batches, read_index
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.sort import ExternalSort, Order
@@ -47,7 +48,7 @@ class Scan:
     Attributes:
         info: its identity.
         attributes: the attribute index.
-        problems: the files that are missing.
+        problems: the files that are missing, and the values that are not where their type says.
         files: the paths of all its files.
         missing: those of the missing ones.
     """
@@ -112,7 +113,7 @@ class StagedRun:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What the export could not carry over; for an unproven run, the files that are missing."""
+        """What the export could not carry over; for an unproven run, missing files and misplaced values."""
         return self.manifest.problems if self.manifest else self._scan.problems
 
     def attributes(self) -> list[Attribute]:
@@ -177,12 +178,13 @@ class StagedRun:
                 sort.add(batch)
             yield from sort.batches()
 
-    def _part_batches(self, *, verified: bool = True) -> Iterator[pa.RecordBatch]:
+    def _part_batches(self, *, verified: bool = True, misplaced: Misplaced | None = None) -> Iterator[pa.RecordBatch]:
         with ExitStack() as stack:
             parts = self._open_parts(stack)
             missing = self._missing_files if verified and self.manifest is None else frozenset()
             for path, part in parts:
-                for batch in part_batches(part, path, vouched=self.manifest is not None and self.checks_content):
+                vouched = self.manifest is not None and self.checks_content
+                for batch in part_batches(part, path, vouched=vouched, misplaced=misplaced):
                     own = self._own_rows(batch)
                     if self.manifest is None or not self.manifest.sorted:
                         own = with_members(own, self.files)
@@ -286,7 +288,8 @@ class StagedRun:
         problems: list[Problem] = []
         identity: dict[str, Any] = {}
         fingerprint = Fingerprint(self.files.sha256)
-        for batch in self._part_batches(verified=False):
+        misplaced = Misplaced()
+        for batch in self._part_batches(verified=False, misplaced=misplaced):
             identity.update(sys_values(batch))
             here = file_rows(batch)
             paths.update(path for _, path in here)
@@ -298,6 +301,7 @@ class StagedRun:
                     problems.append(Problem(error.message, attribute))
             fingerprint.write(_without_files(batch, missing) if missing else batch)
         info = info_from_values(self.ref, identity)
+        problems += misplaced.problems()
         return Scan(info, fingerprint.attributes(), tuple(problems), frozenset(paths), frozenset(missing))
 
     def remembered(self) -> dict[str, Any]:

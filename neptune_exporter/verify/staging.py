@@ -62,6 +62,8 @@ class StagedCheck:
             yield failure(run.ref, error, kind="part")
             return
         self.points = counted.rows
+        for problem in counted.problems:
+            yield finding_of(run.ref, "partial", problem.message, attribute=problem.attribute)
         for path, attribute in counted.files.items():
             try:
                 run.files.check(path)

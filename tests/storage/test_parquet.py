@@ -9,6 +9,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from areas import row
 from contracts.rows import (
     OFFICIAL,
     assert_same,
@@ -243,3 +244,10 @@ def test_the_index_comes_back(tmp_path):
 def test_a_damaged_index_is_named(tmp_path):
     with pytest.raises(DamagedDataError, match="index"):
         read_index(tmp_path / "index", b"PAR1 not")
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    rows = pa.Table.from_pylist([row("loss", "float_series", step=1, float_value=0.5)], OFFICIAL)
+    pq.write_table(rows.append_column("float_value", rows.column("float_value")), tmp_path / "part")
+    with pytest.raises(DamagedDataError, match="2 columns float_value"):
+        open_part(tmp_path / "part")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 
+import areas
 import pytest
 from contracts.rows import (
     assert_same,
@@ -23,6 +24,7 @@ from truth import rows_in
 from neptune_exporter.errors import DamagedDataError, StagingError
 from neptune_exporter.model import RunRef, normalize
 from neptune_exporter.storage import names
+from neptune_exporter.storage.counting import Counted
 from neptune_exporter.storage.run import file_rows, rows_of
 
 REF = RunRef("team/reading", "run-1")
@@ -239,3 +241,30 @@ def test_readers_beside_a_writer_see_whole_generations(staging, small_pieces):
     assert DamagedDataError not in late
     assert_same(generation(39), read_rows(staging.run(REF), staging))
     assert_same(generation(39), rows_on_disk(staging, REF))
+
+
+# --- values that other tools have put elsewhere
+
+
+def test_values_that_are_not_where_their_type_says_are_named(tmp_path):
+    places = [("x", "int", "float_value", 2.5), ("z", "int_series", "int_value", 9), ("u", "new", "float_value", 1.0)]
+    lost = [areas.row(path, kind, **{column: value}) for path, kind, column, value in places]
+    nothing = [areas.row("e", "int"), areas.row("f", "file", file_value={"path": None})]
+    areas.official(tmp_path, "RUN-1", [*lost, areas.row("n", "int", int_value=3)], [*lost, *nothing])
+    run = areas.staging(tmp_path).run(RunRef(areas.PROJECT, "RUN-1"))
+    for problems in (run.problems, Counted(run).problems, run.as_manifest().problems):
+        assert {(p.attribute, p.count, p.kind) for p in problems} == {(p[0], 2, "permanent") for p in places}
+        for path, kind, column, _ in places:
+            (message,) = [p.message for p in problems if p.attribute == path]
+            assert f"the type {kind}" in message or f"the type is {kind}," in message
+            assert column in message
+    assert Counted(run).rows == sum(a.rows for a in run.attributes()) == 1
+
+
+def test_rows_without_any_value_are_no_problem(tmp_path):
+    areas.official(
+        tmp_path, "RUN-1", [areas.row("e", "int"), areas.row("e", "new"), areas.row("n", "int", int_value=3)]
+    )
+    run = areas.staging(tmp_path).run(RunRef(areas.PROJECT, "RUN-1"))
+    assert run.problems == ()
+    assert Counted(run).problems == []
