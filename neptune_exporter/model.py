@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from neptune_exporter.casting import exactly
+
 Kind = Literal["run", "model", "model_version"]
 Int64s = npt.NDArray[np.int64]
 
@@ -140,7 +142,8 @@ class RunInfo:
         known: dict[str, Any] = {f.name: value.get(f.name) for f in fields(cls)}
         known["ref"] = RunRef(*value["ref"])
         known["parent"] = RunRef(*value["parent"]) if value.get("parent") else None
-        known["fork_step"] = Decimal(value["fork_step"]) if value.get("fork_step") is not None else None
+        step = Decimal(value["fork_step"]) if value.get("fork_step") is not None else None
+        known["fork_step"] = step if step is not None and step.is_finite() else None
         for name in ("created", "modified"):
             known[name] = datetime.fromisoformat(value[name]) if value.get(name) else None
         return cls(**known)
@@ -183,11 +186,7 @@ def normalize(batch: pa.RecordBatch) -> pa.RecordBatch:
             columns.append(pa.nulls(batch.num_rows, field.type))
             continue
         column = batch.column(index)
-        if column.type != field.type:
-            if field.type == NAME_TYPE and not pa.types.is_dictionary(column.type):
-                column = column.cast(pa.string()).dictionary_encode()
-            column = column.cast(field.type)
-        columns.append(column)
+        columns.append(column if column.type == field.type else exactly(column, field.type))
     return pa.RecordBatch.from_arrays(columns, schema=BATCH_SCHEMA)
 
 

@@ -226,6 +226,19 @@ def test_normalize_keeps_every_value(name, type_):
     assert result.to_pylist() == with_column(batch, name, pa.array(values, SCHEMA.field(name).type)).to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "expected"),
+    [
+        ("step", pa.array([0.29, None, 99999999999.123456]), [Decimal("0.29"), None, Decimal("99999999999.123459")]),
+        ("step", pa.array([0.1, -2.5, 16777216], pa.float32()), [Decimal("0.1"), Decimal("-2.5"), Decimal(16777216)]),
+        ("float_value", pa.array([Decimal("0.1"), None, Decimal("1e-7")], pa.decimal128(30, 10)), [0.1, None, 1e-7]),
+        ("bool_value", pa.array([0, None, 1]), [False, None, True]),
+    ],
+)
+def test_normalize_takes_what_can_be_cast(name, column, expected):
+    assert normalize(with_column(plain_batch(), name, column)).column(name).to_pylist() == expected
+
+
 def test_normalize_leaves_alone_what_is_normal_and_fills_what_is_absent():
     batch = normalize(plain_batch())
     assert normalize(batch) is batch
@@ -243,6 +256,12 @@ def test_normalize_leaves_alone_what_is_normal_and_fills_what_is_absent():
         ("step", pa.array([Decimal("0.0000001")] * 3, pa.decimal128(38, 7))),
         ("timestamp", pa.array([1, 2, 3], pa.timestamp("us", tz="UTC"))),
         ("int_value", pa.array([2**63] * 3, pa.uint64())),
+        ("step", pa.array([0.5, 0.1234567, 1.0])),
+        ("step", pa.array([0.5, float("nan"), 1.0])),
+        ("step", pa.array([0.5, 0.1234567, 1.0], pa.float32())),
+        ("float_value", pa.array([Decimal("0.1234567890123456789012345")] * 3, pa.decimal128(38, 25))),
+        ("bool_value", pa.array([0, 1, 2])),
+        ("bool_value", pa.array([0.0, 1.0, 0.5])),
     ],
 )
 def test_normalize_refuses_to_lose(name, column):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -59,7 +60,7 @@ def info_from_values(ref: RunRef, values: dict[str, Any]) -> RunInfo:
         sys_id=_text(values, "sys/id"),
         experiment=_text(values, "sys/experiment/name"),
         parent=RunRef(ref.project_id, parent, ref.kind) if parent else None,
-        fork_step=Decimal(repr(fork_step)) if isinstance(fork_step, (int, float)) else None,
+        fork_step=Decimal(repr(fork_step)) if isinstance(fork_step, (int, float)) and isfinite(fork_step) else None,
         created=_time(values, "sys/creation_time"),
         modified=_time(values, "sys/modification_time"),
         owner=_text(values, "sys/owner"),

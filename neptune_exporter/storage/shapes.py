@@ -12,6 +12,7 @@ from neptune_exporter.model import Kind
 from neptune_exporter.storage import names
 
 _LARGEST = 2**63
+_GENERATIONS = 2**31  # the next one must be readable, too
 _LONGEST_PATH = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _STEP = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?(E[+-]?[0-9]{1,3})?|-?Infinity|NaN")
@@ -20,7 +21,7 @@ _TEXTS = ("name", "sys_id", "experiment", "created", "modified", "owner", "state
 
 def check_manifest(value: Mapping[str, Any]) -> None:
     """Raises `ValueError` (or what a missing member raises) if a manifest is not of the form that we write."""
-    _need(_is_count(value["generation"]), "generation")
+    _need(_is_count(value["generation"]) and value["generation"] < _GENERATIONS, "generation")
     _need(isinstance(value["digest"], str), "digest")
     _need(isinstance(value["sorted"], bool), "sorted")
     _check_run(value["run"])

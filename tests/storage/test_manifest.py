@@ -129,6 +129,26 @@ def test_any_missing_member_is_damage(tmp_path, staging):
             read_manifest(path)
 
 
+def test_a_generation_after_which_none_can_follow_is_damage(tmp_path, staging):
+    whole = write_run(staging, REF, everything()).manifest.to_json()
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**whole, "generation": 2**31 - 1}))
+    read_manifest(path)
+    path.write_text(json.dumps({**whole, "generation": 2**31}))
+    with pytest.raises(DamagedDataError, match=r"run\.json is not a manifest"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("step", ["NaN", "Infinity", "-Infinity"])
+def test_a_fork_step_that_is_no_number_is_none(tmp_path, staging, step):
+    """Manifests made of official archives may have one."""
+    manifest = write_run(staging, REF, everything()).manifest.to_json()
+    manifest["run"]["fork_step"] = step
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    assert read_manifest(tmp_path / "run.json").info.fork_step is None
+    assert identity(single("sys/forking/step", float(step))).fork_step is None
+
+
 # --- the identity of a run without a manifest
 
 
