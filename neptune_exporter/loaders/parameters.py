@@ -15,7 +15,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from neptune_exporter.model import VALUE_COLUMN, time_array, time_millis
+from neptune_exporter.model import TIME_TYPE, VALUE_COLUMN, time_millis
 
 _WORDS = {"true": True, "false": False}
 
@@ -50,7 +50,8 @@ def parameter_value(attribute_type: str, text: str) -> pa.Array:
 def _parsed(column: str, text: str) -> pa.Array:
     try:
         if column == "datetime_value":
-            return time_array(np.array([np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64)], np.int64))
+            millis = np.datetime64(text.removesuffix("Z"), "ms").astype(np.int64)
+            return pa.array([millis], pa.int64()).cast(TIME_TYPE)  # the smallest one of all is a value, too
         if column == "float_value":
             return pa.array([float(text)], pa.float64())
         if column == "int_value":

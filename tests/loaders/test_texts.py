@@ -78,6 +78,14 @@ def test_loss_17_sets_come_back_whatever_is_in_them(values):
     assert "\0" not in text
 
 
+def test_the_smallest_datetime_is_a_value():
+    """Elsewhere its number stands for none."""
+    value = pa.array([NO_VALUE], pa.int64()).cast(pa.timestamp("ms", tz="UTC"))
+    again = parameter_value("datetime", parameter_text("datetime", value))
+    assert again.equals(value)
+    assert again.null_count == 0
+
+
 @given(st.sampled_from(["int", "float", "bool", "datetime", "string_set"]), TEXT | st.sampled_from(["1", "1.0", "[]"]))
 def test_text_that_is_no_value_of_its_type_is_refused(attribute_type, text):
     try:
