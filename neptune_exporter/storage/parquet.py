@@ -26,7 +26,6 @@ from neptune_exporter.storage.misplaced import Misplaced
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.portions import bounded_batches
-from neptune_exporter.storage.whole_values import check_whole
 
 PART_BYTES = 50 << 20
 GROUP_ROWS = 1_000_000
@@ -257,7 +256,6 @@ def part_batches(
                 raise DamagedDataError(
                     f"{path} holds rows without a name or a type.", "Restore it from a backup, or export the run again."
                 )
-            check_whole(rows, path)
             yield without_placeholders(rows, misplaced)
     except UNREADABLE as error:
         raise damaged(path, error) from error

@@ -34,6 +34,7 @@ from neptune_exporter.storage.misplaced import Misplaced
 from neptune_exporter.storage.parquet import open_part, part_batches, read_index
 from neptune_exporter.storage.place import Place
 from neptune_exporter.storage.sort import ExternalSort, Order
+from neptune_exporter.storage.whole_values import check_whole
 
 if TYPE_CHECKING:
     from neptune_exporter.storage.folder import ProjectFolder
@@ -185,6 +186,7 @@ class StagedRun:
             for path, part in parts:
                 vouched = self.manifest is not None and self.checks_content
                 for batch in part_batches(part, path, vouched=vouched, misplaced=misplaced):
+                    check_whole(batch, path)
                     own = self._own_rows(batch)
                     if self.manifest is None or not self.manifest.sorted:
                         own = with_members(own, self.files)

@@ -251,24 +251,3 @@ def test_columns_of_one_name_are_refused(tmp_path):
     pq.write_table(rows.append_column("float_value", rows.column("float_value")), tmp_path / "part")
     with pytest.raises(DamagedDataError, match="2 columns float_value"):
         open_part(tmp_path / "part")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"string_set_value": ["a", None]},
-        {"histogram_value": {"type": None, "edges": [0.0, 1.0], "values": [1.0]}},
-        {"histogram_value": {"type": "COUNTING", "edges": [0.0, None], "values": [1.0]}},
-        {"histogram_value": {"type": "COUNTING", "edges": [0.0, 1.0], "values": None}},
-    ],
-)
-def test_a_null_inside_of_a_value_is_damage(tmp_path, value):
-    kind = "string_set" if "string_set_value" in value else "histogram_series"
-    whole = {"string_set_value": ["a", "b"]}, {"histogram_value": {"type": "COUNTING", "edges": [], "values": []}}
-    rows = [row("n", "int", int_value=1), row("s", "string_set", **whole[0]), row("h", "histogram_series", **whole[1])]
-    path = tmp_path / "part"
-    pq.write_table(pa.Table.from_pylist(rows, OFFICIAL), path)
-    assert sum(batch.num_rows for batch in part_batches(open_part(path), path)) == 3
-    pq.write_table(pa.Table.from_pylist([*rows, row("holed", kind, **value)], OFFICIAL), path)
-    with pytest.raises(DamagedDataError, match="null inside, of holed"):
-        list(part_batches(open_part(path), path))

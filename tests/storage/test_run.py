@@ -268,3 +268,29 @@ def test_rows_without_any_value_are_no_problem(tmp_path):
     run = areas.staging(tmp_path).run(RunRef(areas.PROJECT, "RUN-1"))
     assert run.problems == ()
     assert Counted(run).problems == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"string_set_value": ["a", None]},
+        {"histogram_value": {"type": None, "edges": [0.0, 1.0], "values": [1.0]}},
+        {"histogram_value": {"type": "COUNTING", "edges": [0.0, None], "values": [1.0]}},
+        {"histogram_value": {"type": "COUNTING", "edges": [0.0, 1.0], "values": None}},
+    ],
+)
+def test_a_null_inside_of_a_value_is_damage_of_its_run(tmp_path, value):
+    kind = "string_set" if "string_set_value" in value else "histogram_series"
+    whole = {"string_set_value": ["a", "b"]}, {"histogram_value": {"type": "COUNTING", "edges": [], "values": []}}
+    rows = [
+        areas.row("n", "int", int_value=1),
+        areas.row("s", "string_set", **whole[0]),
+        areas.row("h", "histogram_series", **whole[1]),
+    ]
+    areas.official(tmp_path, "RUN-1", [areas.row("holed", kind, **value), *rows])
+    areas.official(tmp_path, "RUN-2", rows)
+    holed, good = (areas.staging(tmp_path).run(RunRef(areas.PROJECT, run_id)) for run_id in ("RUN-1", "RUN-2"))
+    assert sum(batch.num_rows for batch in good.read()) == len(good.attributes()) == 3
+    for look in (lambda: list(holed.read()), holed.attributes):
+        with pytest.raises(DamagedDataError, match="null inside, of holed"):
+            look()
