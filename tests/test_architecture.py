@@ -23,6 +23,7 @@ CORE = {
     "scheduler",
     "free_space",
     "pace",
+    "casting",
     "printable",
     "errors",
     "secrets",
