@@ -9,6 +9,7 @@ by the script as text, never as markup. Besides, the page forbids every script b
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -86,6 +87,8 @@ def check_target(path: Path, folders: Iterable[Path] = ()) -> None:
 def _target(path: Path) -> Path:
     """What is written to: where a link leads, unless what is there has no place in a folder, as a pipe of a process."""
     target = path.resolve()
+    if target.is_symlink():  # links that lead in circles: an error of its own before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     return path if path.exists() and not target.exists() else target
 
 
