@@ -9,9 +9,8 @@ rows as it is told to, however long they are, and goes on into the next row grou
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neptune_exporter.model import Int64s
-from neptune_exporter.storage.footer import RowGroup, read_footer
+from neptune_exporter.storage.footer import ColumnChunk, RowGroup, read_footer
 from neptune_exporter.storage.objects.path import ObjectPath
 from neptune_exporter.storage.place import Place
 
@@ -42,11 +41,13 @@ def bounded_batches(
         columns: which columns.
         groups: which row groups; None for all.
     """
-    for together, rows in _portions(part, path, range(part.num_row_groups) if groups is None else groups):
+    for together, rows in _portions(part, path, columns, range(part.num_row_groups) if groups is None else groups):
         yield from part.iter_batches(rows, row_groups=together, columns=columns)
 
 
-def _portions(part: pq.ParquetFile, path: Place, groups: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+def _portions(
+    part: pq.ParquetFile, path: Place, columns: Sequence[str], groups: Sequence[int]
+) -> Iterator[tuple[list[int], int]]:
     """Row groups that may be read as one, and how many rows of them at once."""
     about: list[RowGroup] = []
     together: list[int] = []
@@ -56,7 +57,7 @@ def _portions(part: pq.ParquetFile, path: Place, groups: Sequence[int]) -> Itera
         size = group.total_byte_size * group.num_rows  # no value is longer than all of them together
         if not 0 <= size <= READ_BYTES:
             about = about or _footer(part)  # its columns are not asked of Arrow: see there
-            size = sum(chunk.decoded for chunk in _boundless(about[number]).values())
+            size = sum(chunk.decoded for chunk in _boundless(about[number], columns).values())
         if together and held + size > READ_BYTES:
             yield together, READ_ROWS
             together, held = [], 0
@@ -64,7 +65,7 @@ def _portions(part: pq.ParquetFile, path: Place, groups: Sequence[int]) -> Itera
             together.append(number)
             held += size
         else:
-            yield [number], _rows_at_once(part, path, number, about[number], size)
+            yield [number], _rows_at_once(part, path, number, about[number].rows, _boundless(about[number], columns))
     if together:
         yield together, READ_ROWS
 
@@ -75,14 +76,17 @@ def _footer(part: pq.ParquetFile) -> list[RowGroup]:
     return read_footer(file)
 
 
-def _boundless(group: RowGroup) -> dict[str, Any]:
-    return {path: chunk for path, chunk in group.columns.items() if path.split(".", 1)[0] in _BOUNDLESS}
+def _boundless(group: RowGroup, columns: Sequence[str]) -> dict[str, ColumnChunk]:
+    """What may be of any length of the columns that are read, by its path."""
+    read = _BOUNDLESS.intersection(columns)
+    return {path: chunk for path, chunk in group.columns.items() if path.split(".", 1)[0] in read}
 
 
-def _rows_at_once(part: pq.ParquetFile, path: Place, number: int, group: RowGroup, decoded: int) -> int:
-    chunks = _boundless(group)
+def _rows_at_once(part: pq.ParquetFile, path: Place, number: int, count: int, chunks: Mapping[str, ColumnChunk]) -> int:
+    """How many rows of a row group are read at once, if so many have these chunks."""
+    decoded = sum(chunk.decoded for chunk in chunks.values())
     if decoded <= 2 * READ_BYTES:  # as our own row groups are: not worth to be looked at twice
-        return max(1, min(READ_ROWS, group.rows * READ_BYTES // decoded))
+        return max(1, min(READ_ROWS, count * READ_BYTES // decoded))
     large = sum(chunk.uncompressed if chunk.text else chunk.decoded for chunk in chunks.values()) > 2 * READ_BYTES
     source = path.ranged() if isinstance(path, ObjectPath) else Path(str(path))
     texts = [name for name, chunk in chunks.items() if chunk.text]
