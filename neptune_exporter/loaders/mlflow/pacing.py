@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 from weakref import WeakSet
 
 from neptune_exporter.pace import Pace
@@ -21,20 +20,18 @@ def keep_to(pace: Pace) -> None:
 
 @cache
 def _register() -> None:
-    from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
     from mlflow.tracking.request_header.registry import _request_header_provider_registry as registry
 
-    provider: Any = RequestHeaderProvider
+    registry.register(_Paced)
 
-    class Paced(provider):  # type: ignore[misc]
-        """Adds no header."""
 
-        def in_context(self) -> bool:
-            return bool(_paces)
+class _Paced:
+    """A provider of request headers, as MLflow calls it, that adds none."""
 
-        def request_headers(self) -> dict[str, str]:
-            for pace in list(_paces):
-                pace.take()
-            return {}
+    def in_context(self) -> bool:
+        return bool(_paces)
 
-    registry.register(Paced)
+    def request_headers(self) -> dict[str, str]:
+        for pace in list(_paces):
+            pace.take()
+        return {}
