@@ -152,20 +152,27 @@ def test_neptune_2(secured, certificate, tmp_path, capsys):
         assert main([*export, "--ca-bundle", str(certificate[0])]) == 0
 
 
+def refuses(*arguments: str) -> bool:
+    """Whether a command in a process of its own says that it does not trust, and what to do."""
+    said = neptune_exporter(*arguments)
+    return said.code != 0 and "is not trusted" in said.err and "--ca-bundle" in said.err
+
+
+def assert_trusted(certificate, target: list[str]) -> None:
+    """With the certificate named, a load and its verification go through and say nothing."""
+    for step in ("load", "verify"):
+        done = neptune_exporter(step, *target, "--ca-bundle", certificate[0])
+        assert (done.code, done.err) == (0, "")
+
+
 def test_wandb(secured, certificate, tmp_path):
     """What is asked first is asked by us; points and files are sent by W&B's own process, written in Go."""
     where = area(tmp_path)
     with wandb.serving() as server:
         target = ["--loader", "wandb", "--wandb-base-url", server.url, "--wandb-api-key", wandb.API_KEY, *where]
         for how in ([], ["--dry-run"]):
-            refusal = neptune_exporter("load", *target, *how)
-            assert refusal.code != 0
-            assert "is not trusted" in refusal.err
-            assert "--ca-bundle" in refusal.err
-        trusting = [*target, "--ca-bundle", str(certificate[0])]
-        for step in ("load", "verify"):
-            done = neptune_exporter(step, *trusting)
-            assert (done.code, done.err) == (0, "")
+            assert refuses("load", *target, *how)
+        assert_trusted(certificate, target)
         assert len(server.runs.all()) == 1
 
 
@@ -175,14 +182,8 @@ def test_mlflow(certificate, tmp_path):
     where = area(tmp_path)
     with mlflow_server.serving(tmp_path / "server", database, certificate=certificate) as url:
         target = ["--loader", "mlflow", "--mlflow-tracking-uri", url, *where]
-        refusal = neptune_exporter("load", *target)
-        assert refusal.code != 0
-        assert "is not trusted" in refusal.err
-        assert "--ca-bundle" in refusal.err
-        trusting = [*target, "--ca-bundle", str(certificate[0])]
-        for step in ("load", "verify"):
-            done = neptune_exporter(step, *trusting)
-            assert (done.code, done.err) == (0, "")
+        assert refuses("load", *target)
+        assert_trusted(certificate, target)
 
 
 @pytest.mark.parametrize("name", ["", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"])
