@@ -176,12 +176,15 @@ def _chosen_folders(staging: Staging, selection: Selection, report: Report) -> l
         for folder in staging.projects(kind, report.errors.append):  # type: ignore[arg-type]
             if selection.wants_project(folder.project_id):
                 by_project.setdefault(folder.project_id, []).append(folder)
-    if not by_project and not report.errors:
+    if not by_project:
         asked = f" {', '.join(selection.projects)}" if selection.projects else " any project"
         what = "" if "run" in selection.kinds else " with models"
-        raise StagingError(
+        absent = StagingError(
             f"{staging.data_path} does not hold{asked}{what}.", "See what it holds with: neptune-exporter summary"
         )
+        if not report.errors:
+            raise absent
+        report.errors.append(absent)  # or it is what is damaged
     return list(by_project.values())
 
 
@@ -195,7 +198,7 @@ def _examined_runs(
     """All runs of a project, also those that are not loaded now: their steps count for the multiplier."""
     everything = (run for folder in folders for run in folder.runs(report.errors.append))
     if not selection.run_ids and not selection.run_patterns:
-        report.errors += [lost for folder in folders for lost in _lost(folder)]
+        report.errors += [error for folder in folders for error in folder.lost_runs()]
     runs = []
     for found in look(everything, selection, step_types):
         if isinstance(found, Examined):
@@ -205,12 +208,6 @@ def _examined_runs(
         else:
             logger.warning("%s: %s", found.ref, found.reason)
     return runs
-
-
-def _lost(folder: ProjectFolder) -> Iterator[DamagedDataError]:
-    """What cannot be loaded because something of it is gone."""
-    for stem, reason in folder.lost().items():
-        yield DamagedDataError(f"{folder.data / stem}: {reason}", "Export it again, or restore it from a backup.")
 
 
 def _project_tasks(

@@ -235,10 +235,7 @@ class _Tally:
         folder = self._folder
         try:
             runs = list(folder.runs(damaged.append))
-            damaged += [
-                DamagedDataError(f"{folder.data / stem}: {reason}", "Export it again, or restore it from a backup.")
-                for stem, reason in folder.lost().items()
-            ]
+            damaged += folder.lost_runs()
             strays = folder.strays()
         except StagingError as error:
             damaged.append(error)

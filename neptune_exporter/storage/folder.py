@@ -189,6 +189,13 @@ class ProjectFolder(ABC):
                 reasons[run_stem] = "Its manifest is gone; only its index is left."
         return reasons
 
+    def lost_runs(self) -> list[DamagedDataError]:
+        """What is said of each of the `lost`."""
+        return [
+            DamagedDataError(f"{self.data / run_stem}: {reason}", "Export it again, or restore it from a backup.")
+            for run_stem, reason in self.lost().items()
+        ]
+
     def loose_parts(self, containing: str = "") -> dict[str, list[str]]:
         """The parts that lie here by run stem, in order, of runs whose first part is there.
 

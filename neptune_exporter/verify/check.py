@@ -243,12 +243,12 @@ class _Listing:
         states = self._states(folder.project_id) if self._depth.models or folder.kind == "run" else None
         try:
             runs = [*folder.runs(self._failed), *self._strays(folder)]
-            lost = folder.lost()
+            lost = folder.lost_runs()
         except StagingError as error:
             self._failed(error)
             return
-        for stem, reason in lost.items():
-            self._found(Finding(folder.project_id, "", None, "lost", f"{folder.data / stem}: {reason}"))
+        for loss in lost:
+            self._found(Finding(folder.project_id, "", None, "lost", loss.message))
         for run in runs:
             if self._depth.selection.wants_run(run.ref.run_id):
                 self._add_run(folder, run, sources.get(run.ref), states)
