@@ -503,7 +503,7 @@ def test_what_is_lost_is_said_by_a_load_too(tmp_path):
     assert loaded(tmp_path) == (3, 1)
 
 
-def test_one_damaged_run_or_project_is_not_that_of_the_others(tmp_path):
+def test_one_damaged_run_or_project_is_not_that_of_the_others(tmp_path, capsys):
     area = tmp_path / "area"
     for run_id in ("RUN-1", "RUN-2"):
         areas.official(area, run_id, [row("n", "int", int_value=1)])
@@ -513,6 +513,11 @@ def test_one_damaged_run_or_project_is_not_that_of_the_others(tmp_path):
     (area / "data" / "a-0123456789abcdef" / "RUN-1-0123456789abcdef_part_0.parquet").write_bytes(b"PAR1")
     assert looked_at(area)[1] == 4
     assert loaded(tmp_path) == (3, 2)
+    places = ["--data-path", str(area / "data"), "--files-path", str(area / "files"), "--no-progress"]
+    assert main(["load", "--mlflow-tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *places, "-p", "no/body"]) == 1
+    said = capsys.readouterr().err
+    assert "does not hold no/body" in said
+    assert "cannot be read" in said
 
 
 def test_what_is_read_is_what_the_index_promises(tmp_path, capsys):
